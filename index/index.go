@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package index is the SOCI index of an image: which zTOC belongs to which layer.
 package index
 
 import (
@@ -9,15 +8,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/seekoci/seekoci/ztoc"
 )
 
 // Media types and annotations of the format.
 const (
-	MediaTypeV1   = "application/vnd.amazon.soci.index.v1+json" // config media type = artifact type
-	MediaTypeV2   = "application/vnd.amazon.soci.index.v2+json"
-	MediaTypeZTOC = "application/octet-stream"
+	MediaTypeV1       = "application/vnd.amazon.soci.index.v1+json" // config media type = artifact type
+	MediaTypeV2       = "application/vnd.amazon.soci.index.v2+json"
+	MediaTypeZTOC     = "application/octet-stream"
+	MediaTypePrefetch = "application/vnd.amazon.soci.prefetch.v1+json"
 
 	AnnotationBuildTool           = "com.amazon.soci.build-tool-identifier"
 	AnnotationLayerDigest         = "com.amazon.soci.image-layer-digest"
@@ -37,9 +35,21 @@ const (
 	V2 Version = 2
 )
 
+// ArtifactType is the config media type that marks an index of version v, "" if there is no such version.
+func (v Version) ArtifactType() string {
+	switch v {
+	case V1:
+		return MediaTypeV1
+	case V2:
+		return MediaTypeV2
+	}
+	return ""
+}
+
 // Store is where an image and its index live: a content store, an OCI layout, a
 // registry. Fetch returns an error that matches errdefs.ErrNotFound for
 // missing content. Push of content that is there already is not an error.
+// Both are called from several goroutines.
 type Store interface {
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 	Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
@@ -53,61 +63,28 @@ type Index struct {
 	BuildTool string
 }
 
-// ZTOC returns the descriptor of the zTOC of a layer.
-func (x *Index) ZTOC(layer digest.Digest) (ocispec.Descriptor, bool) { panic("not yet") }
-
-// Marshal encodes the index byte for byte as the incumbent does.
-func (x *Index) Marshal() ([]byte, ocispec.Descriptor, error) { panic("not yet") }
-
-// Unmarshal decodes and validates an index manifest.
-func Unmarshal(p []byte) (*Index, error) { panic("not yet") }
-
-// BuildOptions configures Build and Convert.
-type BuildOptions struct {
-	ZTOC         ztoc.BuildOptions
-	MinLayerSize int64 // bytes; layers below get no zTOC; 0 means DefaultMinLayerSize, negative none
-	// DisableXattrs marks zTOCs without xattrs and opaque directories (--optimizations xattr).
-	DisableXattrs bool
-	Workers       int // layers indexed at once; 0 means GOMAXPROCS
-	// Reuse returns the zTOC already made of layer with this span size, if there is one; nil means none.
-	Reuse func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool)
-	// OnLayer is told what became of each layer, in layer order, one call at a time; nil means nobody.
-	OnLayer func(LayerResult)
-	// OnProgress is told of compressed bytes read of layer, from many goroutines; nil means nobody.
-	OnProgress func(layer ocispec.Descriptor, n int64)
+// ZTOC returns the descriptor of the zTOC of a layer. Of several the last counts.
+func (x *Index) ZTOC(layer digest.Digest) (ocispec.Descriptor, bool) {
+	return x.artifact(MediaTypeZTOC, layer)
 }
 
-// DefaultMinLayerSize is the incumbent's, in bytes.
-const DefaultMinLayerSize = 10 << 20
-
-// LayerResult says what became of one layer.
-type LayerResult struct {
-	Layer  ocispec.Descriptor
-	ZTOC   ocispec.Descriptor // zero if skipped
-	Reused bool
-	Skip   string // reason in the incumbent's words; "" if not skipped
+// Prefetch returns the descriptor of the prefetch artifact of a layer. Of several the last counts.
+func (x *Index) Prefetch(layer digest.Digest) (ocispec.Descriptor, bool) {
+	return x.artifact(MediaTypePrefetch, layer)
 }
 
-// Build makes the zTOCs of an image manifest and its SOCI index, pushes all of them to
-// store and returns the index and its descriptor. version V2 makes an unbound index.
-func Build(ctx context.Context, store Store, manifest ocispec.Descriptor, version Version, opts BuildOptions) (*Index, ocispec.Descriptor, error) {
-	panic("not yet")
+func (x *Index) artifact(mediaType string, layer digest.Digest) (ocispec.Descriptor, bool) {
+	for i := len(x.Layers) - 1; i >= 0; i-- {
+		d := x.Layers[i]
+		if d.MediaType == mediaType && d.Annotations[AnnotationLayerDigest] == string(layer) {
+			return d, true
+		}
+	}
+	return ocispec.Descriptor{}, false
 }
 
-// Remote is what Find asks: a registry repository.
-type Remote interface {
-	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
-	Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error)
-	Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error)
-}
-
-// FindOptions says where Find may look.
-type FindOptions struct {
-	Digest digest.Digest // explicit index; looked at first, alone
-	V1, V2 bool          // discovery of these versions
-}
-
-// Find fetches the SOCI index of an image manifest. An error that matches ErrNone says there is none.
-func Find(ctx context.Context, remote Remote, manifest digest.Digest, opts FindOptions) (*Index, ocispec.Descriptor, error) {
-	panic("not yet")
+// XattrsDisabled reports whether the index says of the zTOC z that its layer has
+// neither xattrs nor opaque directories.
+func XattrsDisabled(z ocispec.Descriptor) bool {
+	return z.Annotations[AnnotationDisableXattrs] == "true"
 }

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of this package.
+var (
+	// ErrNone says that an image has no SOCI index where Find may look.
+	ErrNone = errors.New("no SOCI index")
+	// ErrFormat is matched by every *FormatError.
+	ErrFormat = errors.New("malformed")
+	// ErrDigest says that content is not what its descriptor promises: cut short, too long or altered.
+	ErrDigest = errors.New("content does not match its descriptor")
+	// ErrNoZTOCs says that there is nothing to make an index of.
+	ErrNoZTOCs = errors.New("no ztocs created, all layers either skipped or produced errors")
+)
+
+// FormatError says what is wrong with a document. It matches ErrFormat.
+type FormatError struct {
+	Doc string // kind of document: "SOCI index", "image manifest", ...
+	Msg string
+}
+
+// Error returns a line such as "malformed SOCI index: layer 3: size -1".
+func (e *FormatError) Error() string { return "malformed " + e.Doc + ": " + e.Msg }
+
+// Is reports whether target is ErrFormat.
+func (e *FormatError) Is(target error) bool { return target == ErrFormat }
+
+func malformed(doc, format string, args ...any) error {
+	return &FormatError{Doc: doc, Msg: fmt.Sprintf(format, args...)}
+}

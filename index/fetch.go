@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"bytes"
+	"context"
+	_ "crypto/sha256" // for go-digest
+	_ "crypto/sha512" // for go-digest
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifestSize bounds image manifests, image indexes and image configs, in bytes.
+const MaxManifestSize = 8 << 20
+
+// fetcher is the half of Store and of Remote that reading needs.
+type fetcher interface {
+	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// fetch returns the content of desc, at most limit bytes of it, verified.
+func fetch(ctx context.Context, from fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
+	if err := validate(desc); err != nil {
+		return nil, err
+	}
+	if desc.Size > limit {
+		return nil, fmt.Errorf("fetch %s: %d bytes, more than %d", desc.Digest, desc.Size, limit)
+	}
+	rc, err := from.Fetch(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	defer func() { err = closed(rc, err) }()
+	r := &verifier{stopped: ctx.Err, r: rc, desc: desc, hash: desc.Digest.Verifier()}
+	// The buffer grows with what arrives, not with what the descriptor claims.
+	var buf bytes.Buffer
+	if _, err := buf.ReadFrom(r); err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	if err := r.verify(); err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	return buf.Bytes(), nil
+}
+
+// closed closes c after an operation that ended with err.
+func closed(c io.Closer, err error) error {
+	if cerr := c.Close(); err == nil && cerr != nil {
+		return fmt.Errorf("close: %w", cerr)
+	}
+	return err
+}
+
+// verifier reads content and learns whether it is what desc promises. It ends
+// one byte behind the promised size at the latest.
+type verifier struct {
+	stopped  func() error // of the operation that reads: its context's Err
+	r        io.Reader
+	desc     ocispec.Descriptor
+	hash     digest.Verifier
+	n        int64       // bytes read
+	progress func(int64) // told of each read; may be nil
+}
+
+// Read reads on and hashes.
+func (v *verifier) Read(p []byte) (int, error) {
+	if err := v.stopped(); err != nil {
+		return 0, err
+	}
+	left := v.desc.Size + 1 - v.n
+	if left <= 0 {
+		return 0, fmt.Errorf("more than %d bytes: %w", v.desc.Size, ErrDigest)
+	}
+	n, err := v.r.Read(p[:min(int64(len(p)), left)])
+	v.n += int64(n)
+	_, _ = v.hash.Write(p[:n]) // a hash does not fail
+	if v.progress != nil && n > 0 {
+		v.progress(int64(n))
+	}
+	return n, err
+}
+
+// verify says whether what was read up to the end is the content of desc.
+func (v *verifier) verify() error {
+	switch {
+	case v.n < v.desc.Size:
+		return fmt.Errorf("%d of %d bytes: %w", v.n, v.desc.Size, ErrDigest)
+	case v.n > v.desc.Size:
+		return fmt.Errorf("more than %d bytes: %w", v.desc.Size, ErrDigest)
+	case !v.hash.Verified():
+		return fmt.Errorf("digest differs: %w", ErrDigest)
+	}
+	return nil
+}
+
+// drain reads what is left and verifies all of it.
+func (v *verifier) drain() error {
+	if _, err := io.Copy(io.Discard, v); err != nil {
+		return err
+	}
+	return v.verify()
+}

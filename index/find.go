@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxReferrers is how many v1 indexes of one image Find looks at.
+const maxReferrers = 16
+
+// Remote is what Find asks: a registry repository. Errors about what is not there
+// match errdefs.ErrNotFound.
+type Remote interface {
+	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+	Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error)
+	Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error)
+}
+
+// FindOptions says where Find may look.
+type FindOptions struct {
+	Digest digest.Digest // explicit index; looked at first, alone
+	V1, V2 bool          // discovery of these versions
+	// Manifest are the bytes of the image manifest if the caller has them, which saves two requests; nil means
+	// they are fetched. They are verified against the digest.
+	Manifest []byte
+}
+
+// Find fetches the SOCI index of an image manifest. An error that matches ErrNone says there is none.
+//
+// The explicit digest comes first, then the manifest's v2 annotation, then v1 referrers.
+// An annotation that names an index which is missing or malformed is an error; it does
+// not make Find look for another index. Of several referrers the first in order of digest
+// counts that is an index of this manifest.
+func Find(ctx context.Context, remote Remote, manifest digest.Digest, opts FindOptions) (*Index, ocispec.Descriptor, error) {
+	if err := manifest.Validate(); err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index: image manifest %.100q: %w", manifest, err)
+	}
+	if opts.Digest != "" {
+		return fetchIndex(ctx, remote, opts.Digest)
+	}
+	if opts.V2 {
+		named, err := annotated(ctx, remote, manifest, opts.Manifest)
+		switch {
+		case err != nil:
+			return nil, ocispec.Descriptor{}, err
+		case named != "":
+			x, desc, err := fetchIndex(ctx, remote, named)
+			if err != nil {
+				return nil, ocispec.Descriptor{}, fmt.Errorf("named by image manifest %s: %w", manifest, err)
+			}
+			return x, desc, nil
+		}
+	}
+	if opts.V1 {
+		return findReferrer(ctx, remote, manifest)
+	}
+	return nil, ocispec.Descriptor{}, fmt.Errorf("image manifest %s: %w", manifest, ErrNone)
+}
+
+// annotated returns the index digest that the image manifest names, "" if it names none.
+func annotated(ctx context.Context, remote Remote, dgst digest.Digest, content []byte) (digest.Digest, error) {
+	desc := ocispec.Descriptor{Digest: dgst, Size: int64(len(content))}
+	if content == nil {
+		var err error
+		if desc, err = remote.Resolve(ctx, dgst.String()); err != nil {
+			return "", fmt.Errorf("resolve image manifest %s: %w", dgst, err)
+		}
+		if desc.Digest != dgst {
+			return "", fmt.Errorf("resolve image manifest %s: got %s: %w", dgst, desc.Digest, ErrDigest)
+		}
+		if content, err = fetch(ctx, remote, desc, MaxManifestSize); err != nil {
+			return "", fmt.Errorf("read image manifest: %w", err)
+		}
+	} else if len(content) > MaxManifestSize || dgst.Algorithm().FromBytes(content) != dgst {
+		return "", fmt.Errorf("image manifest %s: %w", dgst, ErrDigest)
+	}
+	m, err := parseManifest(content, desc)
+	if err != nil {
+		return "", err
+	}
+	return digest.Digest(m.Annotations[AnnotationIndexDigest]), nil
+}
+
+// fetchIndex fetches the index with a digest.
+func fetchIndex(ctx context.Context, remote Remote, dgst digest.Digest) (*Index, ocispec.Descriptor, error) {
+	if err := dgst.Validate(); err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("SOCI index %.100q: %w", dgst, err)
+	}
+	desc, err := remote.Resolve(ctx, dgst.String())
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("resolve SOCI index %s: %w", dgst, err)
+	}
+	if desc.Digest != dgst {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("resolve SOCI index %s: got %s: %w", dgst, desc.Digest, ErrDigest)
+	}
+	return Read(ctx, remote, desc)
+}
+
+// Read fetches the index desc from a store and decodes it. The descriptor returned has the artifact type set.
+func Read(ctx context.Context, from interface {
+	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}, desc ocispec.Descriptor) (*Index, ocispec.Descriptor, error) {
+	p, err := fetch(ctx, from, desc, MaxSize)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index: %w", err)
+	}
+	x, err := Unmarshal(p)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("%s: %w", desc.Digest, err)
+	}
+	desc.ArtifactType = x.Version.ArtifactType()
+	return x, desc, nil
+}
+
+// findReferrer fetches the v1 index of an image manifest.
+func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*Index, ocispec.Descriptor, error) {
+	subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: manifest}
+	list, err := remote.Referrers(ctx, subject, MediaTypeV1)
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("list referrers of image manifest %s: %w", manifest, err)
+	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
+	var reasons []error
+	for _, desc := range list[:min(len(list), maxReferrers)] {
+		x, desc, err := Read(ctx, remote, desc)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index of image manifest %s: %w", manifest, ctx.Err())
+		case err != nil:
+			reasons = append(reasons, err)
+		case x.Subject == nil || x.Subject.Digest != manifest:
+			reasons = append(reasons, malformed(docIndex, "%s: not of this image manifest", desc.Digest))
+		default:
+			return x, desc, nil
+		}
+	}
+	return nil, ocispec.Descriptor{}, none(manifest, reasons)
+}
+
+// none is the error for no usable referrer. It matches ErrNone only if asking again would give the
+// same answer: not if an index could not be fetched.
+func none(manifest digest.Digest, reasons []error) error {
+	for _, err := range reasons {
+		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrDigest) && !errors.Is(err, errdefs.ErrNotFound) {
+			return fmt.Errorf("find SOCI index of image manifest %s: %w", manifest, err)
+		}
+	}
+	if len(reasons) > 0 {
+		return fmt.Errorf("image manifest %s: %w: %d referrers, none usable, the first: %w", manifest, ErrNone, len(reasons), reasons[0])
+	}
+	return fmt.Errorf("image manifest %s: %w", manifest, ErrNone)
+}
