@@ -1,63 +1,317 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package span is the store of a node's spans: what is fetched, verified and inflated once stays on disk.
+// Package span is the store of a node's spans: what is fetched, verified and
+// inflated once stays on disk and is read from there ever after.
+//
+// A [Store] is a directory with one subdirectory per layer. A [Layer] is one of
+// those: a sparse file in uncompressed tar layout that fills span by span as
+// readers ask for bytes. Reading a byte that is not there yet fetches the span
+// that holds it from the layer's [Source], checks it against the zTOC's digest,
+// inflates it, hands the bytes to whoever waits for them and writes the span
+// down.
+//
+//	store, err := span.Open(dir, span.Options{})
+//	layer, err := store.Layer(dgst.String(), z.ZInfo, blob)
+//	err = layer.ReadAt(ctx, p, entry.Offset) // all of p, or an error
+//
+// # Limits
+//
+// A span larger than 256 MiB, compressed or not, is refused when the layer is
+// opened ([ErrSpans]). Bytes on their way (compressed, and being inflated) stay
+// below Options.MaxMemory, or below what one request needs where that is more.
+// The store has no quota and evicts nothing; Remove frees a layer.
+//
+// # Decisions
+//
+//   - One sparse file per layer, in tar layout: a read of a present range is one
+//     pread whatever spans it crosses, no file is made per span or per entry, and
+//     the same file can serve as a block of tar data later.
+//   - The state file has one fixed slot of eight bytes per span: the CRC32C of
+//     the span's bytes and a check of the slot itself. A torn slot does not match
+//     its check, and counts as absent.
+//   - Nothing is ever synced. A slot is written after its bytes, so that a killed
+//     process leaves no slot without bytes. After a power cut the disk may have
+//     kept the slot and lost the bytes; that is why a slot from an earlier run is
+//     believed only after the bytes on disk were read once and match its CRC32C.
+//     The worst case is a span fetched twice, which is far cheaper than an fsync
+//     per span.
+//   - The state file names the zInfo it was written under, by a digest over all of
+//     it, windows included, as other windows make other bytes. Under another
+//     zInfo the layer starts empty.
+//   - Bytes reach the readers from memory, before the span is written. A full or
+//     failing disk therefore costs refetches and never an I/O error.
+//   - A request belongs to its readers: when the last of them has left, its context
+//     is cancelled. Nothing about a failure is remembered; the next reader asks
+//     the source again.
 package span
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
+
+// Errors of this package.
+var (
+	// ErrClosed is returned for reads of a closed layer and by a closed store.
+	ErrClosed = errors.New("closed")
+	// ErrRange is returned for reads outside of the layer.
+	ErrRange = errors.New("outside of the layer")
+	// ErrSpans is returned by Store.Layer for a zInfo that cannot be served: spans
+	// with gaps, out of bounds, or larger than the limit.
+	ErrSpans = errors.New("unusable zInfo")
+	// ErrConflict is returned by Store.Layer when the key is open with another zInfo.
+	ErrConflict = errors.New("open with another zInfo")
+)
+
+// Error says which span of which layer could not be read. Store and Layer return
+// it for everything that goes wrong between the source and the reader.
+type Error struct {
+	Layer string // key of the layer
+	Span  int    // id of the span
+	Err   error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	return fmt.Sprintf("read span %d of %s: %v", e.Span, e.Layer, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
 
 // Source is where the compressed bytes of a layer come from.
 type Source interface {
 	// ReadAt fills p with the bytes at off, all of them or an error.
 	ReadAt(ctx context.Context, p []byte, off int64) error
+	// Size is the number of bytes of the compressed layer.
 	Size() int64
 }
 
+// Defaults of Options.
+const (
+	DefaultMaxFetch  = 16 << 20
+	DefaultMaxMemory = 256 << 20
+)
+
+// maxSpan bounds the compressed and the uncompressed bytes of one span.
+const maxSpan = 256 << 20
+
+// trashPrefix starts the names of directories that are being removed.
+const trashPrefix = ".removed-"
+
 // Options configures Open.
 type Options struct {
-	MaxFetch int64 // bytes of one coalesced range request; 0 means 16 MiB
-	Retries  int   // refetches of a span whose digest does not match; 0 means none
+	MaxFetch  int64 // bytes of one coalesced range request; 0 means 16 MiB
+	Retries   int   // refetches of a span whose digest does not match; 0 means none
+	MaxMemory int64 // bytes of requests and spans on their way, over all layers; 0 means 256 MiB
+	Decoders  int   // spans verified and inflated at the same time; 0 means GOMAXPROCS
 }
 
-// Store is the directory of all layers' spans.
-type Store struct{}
-
-// Open opens the store at dir, creating it if needed.
-func Open(dir string, opts Options) (*Store, error) { panic("not yet") }
-
-// Layer opens the spans of the layer key (a file name), whose zInfo is zi and whose bytes come from src.
-// Layers opened twice under one key are the same *Layer, reference counted.
-func (s *Store) Layer(key string, zi *ztoc.ZInfo, src Source) (*Layer, error) { panic("not yet") }
-
-// Remove deletes the layer's spans from disk; it must be closed.
-func (s *Store) Remove(key string) error { panic("not yet") }
-
-// Close waits for the fetches under way.
-func (s *Store) Close() error { panic("not yet") }
-
-// Layer is one layer's spans.
-type Layer struct{}
-
-// ReadAt fills p with the layer's uncompressed bytes at off, all of them or an error.
-func (l *Layer) ReadAt(ctx context.Context, p []byte, off int64) error { panic("not yet") }
-
-// Stats is a copy of a layer's counters.
-type Stats struct {
-	Spans         int   // of the layer
-	SpansPresent  int   // on disk
-	SpansFetched  int64 // since Open
-	Requests      int64 // range requests made
-	BytesFetched  int64 // compressed bytes fetched since Open
-	BytesServed   int64 // uncompressed bytes read by ReadAt
-	CompressedLen int64
-	FetchErrors   int64
+func (o *Options) setDefaults() {
+	if o.MaxFetch <= 0 {
+		o.MaxFetch = DefaultMaxFetch
+	}
+	if o.MaxMemory <= 0 {
+		o.MaxMemory = DefaultMaxMemory
+	}
+	if o.Decoders <= 0 {
+		o.Decoders = runtime.GOMAXPROCS(0)
+	}
+	o.Retries = max(o.Retries, 0)
 }
 
-// Stats returns the layer's counters.
-func (l *Layer) Stats() Stats { panic("not yet") }
+// Store is the directory of all layers' spans. It is safe for concurrent use.
+type Store struct {
+	dir      string
+	opts     Options
+	memory   *semaphore.Weighted // bytes on their way
+	decoders *semaphore.Weighted // spans being decoded
+	buffers  buffers
 
-// Close releases the layer.
-func (l *Layer) Close() error { panic("not yet") }
+	mu     sync.Mutex          // guards what follows, and Layer.handles
+	layers map[string]*Layer   // by key
+	open   map[*Layer]struct{} // those and the ones removed while open
+	trash  int                 // number of the next directory to remove
+	closed bool
+}
+
+// Open opens the store at dir, creating it if needed. What an interrupted Remove
+// left behind is deleted.
+func Open(dir string, opts Options) (*Store, error) {
+	opts.setDefaults()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open span store: %w", err)
+	}
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open span store: %w", err)
+	}
+	for _, e := range ents {
+		if !strings.HasPrefix(e.Name(), trashPrefix) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return nil, fmt.Errorf("open span store: %w", err)
+		}
+	}
+	return &Store{
+		dir:      dir,
+		opts:     opts,
+		memory:   semaphore.NewWeighted(opts.MaxMemory),
+		decoders: semaphore.NewWeighted(int64(opts.Decoders)),
+		layers:   make(map[string]*Layer),
+		open:     make(map[*Layer]struct{}),
+	}, nil
+}
+
+// Layer opens the spans of the layer key (a file name that does not start with a
+// dot), whose zInfo is zi and whose bytes come from src. Layers opened twice under
+// one key are the same *Layer, reference counted; the first one's source serves
+// both. zi must not be changed afterwards.
+func (s *Store) Layer(key string, zi *ztoc.ZInfo, src Source) (*Layer, error) {
+	if err := checkKey(key); err != nil {
+		return nil, fmt.Errorf("open spans of %q: %w", key, err)
+	}
+	if err := checkZInfo(zi, src.Size()); err != nil {
+		return nil, fmt.Errorf("open spans of %s: %w", key, err)
+	}
+	id := identify(zi)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("open spans of %s: store: %w", key, ErrClosed)
+	}
+	if l := s.layers[key]; l != nil {
+		if l.identity != id {
+			return nil, fmt.Errorf("open spans of %s: %w", key, ErrConflict)
+		}
+		l.handles++
+		return l, nil
+	}
+	l, err := newLayer(s, key, zi, id, src)
+	if err != nil {
+		return nil, fmt.Errorf("open spans of %s: %w", key, err)
+	}
+	s.layers[key] = l
+	s.open[l] = struct{}{}
+	return l, nil
+}
+
+// Keys returns the keys of the layers that have a directory, open or not.
+func (s *Store) Keys() ([]string, error) {
+	ents, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list span store: %w", err)
+	}
+	keys := make([]string, 0, len(ents))
+	for _, e := range ents {
+		if e.IsDir() && checkKey(e.Name()) == nil {
+			keys = append(keys, e.Name())
+		}
+	}
+	return keys, nil
+}
+
+// Remove deletes the layer's spans from disk. A layer that is still open goes on
+// being served, and its disk space is freed with the last Close; the next Layer of
+// the same key starts empty. Removing a layer that is not there is no error.
+func (s *Store) Remove(key string) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("remove spans of %q: %w", key, err)
+	}
+	s.mu.Lock()
+	delete(s.layers, key)
+	var trash string
+	var err error
+	for {
+		trash = filepath.Join(s.dir, trashPrefix+strconv.Itoa(s.trash))
+		s.trash++
+		// Rename replaces an empty directory only.
+		err = os.Rename(filepath.Join(s.dir, key), trash)
+		if !errors.Is(err, os.ErrExist) {
+			break
+		}
+	}
+	s.mu.Unlock()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(trash)
+	}
+	if err != nil {
+		return fmt.Errorf("remove spans of %s: %w", key, err)
+	}
+	return nil
+}
+
+// Close cancels the fetches under way, waits for them and closes the layers that
+// are still open.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	var open []*Layer
+	for l := range s.open {
+		l.handles = 0
+		open = append(open, l)
+		s.drop(l)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, l := range open {
+		errs = append(errs, l.shutdown())
+	}
+	return errors.Join(errs...)
+}
+
+// drop forgets a layer without handles. The caller holds s.mu.
+func (s *Store) drop(l *Layer) {
+	delete(s.open, l)
+	if s.layers[l.key] == l {
+		delete(s.layers, l.key)
+	}
+}
+
+func checkKey(key string) error {
+	if key == "" || len(key) > 255 || key[0] == '.' || strings.ContainsAny(key, "/\x00") {
+		return errors.New("key is not a plain file name")
+	}
+	return nil
+}
+
+// checkZInfo checks what the planner relies on; whatever made zi may have been less strict.
+func checkZInfo(zi *ztoc.ZInfo, size int64) error {
+	if zi.CompressedSize != size {
+		return fmt.Errorf("%w: compressed size %d, source has %d bytes", ErrSpans, zi.CompressedSize, size)
+	}
+	if zi.UncompressedSize < 0 {
+		return fmt.Errorf("%w: uncompressed size %d", ErrSpans, zi.UncompressedSize)
+	}
+	var end int64
+	for i := range zi.Spans {
+		sp := &zi.Spans[i]
+		if sp.Out.Off != end || sp.Out.Len < 0 || sp.Out.Len > maxSpan {
+			return fmt.Errorf("%w: span %d holds [%d,+%d) of the tar, expected to start at %d", ErrSpans, i, sp.Out.Off, sp.Out.Len, end)
+		}
+		if sp.In.Off < 0 || sp.In.Len < 0 || sp.In.Len > maxSpan || sp.In.Off > size-sp.In.Len {
+			return fmt.Errorf("%w: span %d is [%d,+%d) of %d bytes", ErrSpans, i, sp.In.Off, sp.In.Len, size)
+		}
+		end = sp.Out.End()
+	}
+	if end < zi.UncompressedSize {
+		return fmt.Errorf("%w: spans end at %d of %d bytes", ErrSpans, end, zi.UncompressedSize)
+	}
+	return nil
+}

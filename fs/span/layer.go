@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// The states of a span on disk.
+const (
+	absent   = iota
+	recorded // by an earlier run; to be checked against its CRC32C before use
+	present
+)
+
+// diskTries bounds how often one read goes back to a disk that loses spans.
+const diskTries = 3
+
+// Layer is one layer's spans. It is safe for concurrent use.
+type Layer struct {
+	store    *Store
+	key      string
+	zi       *ztoc.ZInfo
+	identity identity
+	src      Source
+	disk     *disk
+	spans    []atomic.Uint32 // absent, recorded or present
+	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
+	stats    counters
+
+	handles int // guarded by Store.mu
+
+	// refs counts the reads and requests under way, plus one while there are
+	// handles. idle is closed when it reaches zero.
+	refs atomic.Int64
+	idle chan struct{}
+
+	mu      sync.Mutex      // guards what follows and all flights and reads of the layer
+	flights map[int]*flight // by span id: spans on their way
+	closing bool
+}
+
+// counters are the atomics behind Stats.
+type counters struct {
+	present, fetched, requests, bytesFetched, bytesServed, fetchErrors, writeErrors atomic.Int64
+}
+
+// Stats is a copy of a layer's counters.
+type Stats struct {
+	Spans         int   // of the layer
+	SpansPresent  int   // on disk
+	SpansFetched  int64 // since Open
+	Requests      int64 // range requests made
+	BytesFetched  int64 // compressed bytes fetched since Open
+	BytesServed   int64 // uncompressed bytes read by ReadAt
+	CompressedLen int64 // bytes of the compressed layer
+	FetchErrors   int64 // requests and spans that did not yield verified bytes; cancelled ones not counted
+	WriteErrors   int64 // spans that could not be written to disk
+}
+
+func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*Layer, error) {
+	var size int64
+	if n := len(zi.Spans); n > 0 {
+		size = zi.Spans[n-1].Out.End()
+	}
+	d, sums, err := openDisk(filepath.Join(s.dir, key), id, len(zi.Spans), size)
+	if err != nil {
+		return nil, err
+	}
+	l := &Layer{
+		store:    s,
+		key:      key,
+		zi:       zi,
+		identity: id,
+		src:      src,
+		disk:     d,
+		spans:    make([]atomic.Uint32, len(zi.Spans)),
+		sums:     sums,
+		handles:  1,
+		idle:     make(chan struct{}),
+		flights:  make(map[int]*flight),
+	}
+	l.refs.Store(1)
+	for i := range sums {
+		l.spans[i].Store(recorded)
+	}
+	l.stats.present.Store(int64(len(sums)))
+	return l, nil
+}
+
+// Size is the number of uncompressed bytes of the layer.
+func (l *Layer) Size() int64 { return l.zi.UncompressedSize }
+
+// ReadAt fills p with the layer's uncompressed bytes at off, all of them or an
+// error: ErrRange, ErrClosed, ctx's, or an *Error. p must not be touched
+// before ReadAt returns.
+func (l *Layer) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if off < 0 || int64(len(p)) > l.zi.UncompressedSize-off {
+		return fmt.Errorf("read [%d,+%d) of %s: %w", off, len(p), l.key, ErrRange)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	if !l.enter() {
+		return fmt.Errorf("read [%d,+%d) of %s: %w", off, len(p), l.key, ErrClosed)
+	}
+	defer l.leave()
+	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+int64(len(p))-1)
+	if !l.present(first, last) || l.disk.read(p, off) != nil {
+		if err := l.readPieces(ctx, l.cut(p, off, first, last)); err != nil {
+			return err
+		}
+	}
+	l.stats.bytesServed.Add(int64(len(p)))
+	return nil
+}
+
+// present reports whether the spans first to last are on disk and checked.
+func (l *Layer) present(first, last int) bool {
+	for i := first; i <= last; i++ {
+		if l.spans[i].Load() != present {
+			return false
+		}
+	}
+	return true
+}
+
+// piece is the part of a read that lies within one span.
+type piece struct {
+	span int
+	from int64 // in the span
+	p    []byte
+}
+
+// cut splits a read at span borders.
+func (l *Layer) cut(p []byte, off int64, first, last int) []piece {
+	ps := make([]piece, 0, last-first+1)
+	for i := first; i <= last; i++ {
+		out := l.zi.Spans[i].Out
+		n := min(out.End()-off, int64(len(p)))
+		if n == 0 {
+			continue // an empty span
+		}
+		ps = append(ps, piece{span: i, from: off - out.Off, p: p[:n]})
+		p, off = p[n:], off+n
+	}
+	return ps
+}
+
+// readPieces fills the pieces: from the spans on their way, and from disk. A span
+// that the disk does not give back is fetched again.
+func (l *Layer) readPieces(ctx context.Context, todo []piece) error {
+	for try := 1; ; try++ {
+		local, err := l.readFlights(ctx, todo)
+		if err != nil {
+			return err
+		}
+		todo = todo[:0]
+		for _, pc := range local {
+			e := l.disk.read(pc.p, l.zi.Spans[pc.span].Out.Off+pc.from)
+			if e == nil {
+				continue
+			}
+			err = &Error{Layer: l.key, Span: pc.span, Err: e}
+			l.forget(pc.span)
+			todo = append(todo, pc)
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		if try == diskTries {
+			return err
+		}
+	}
+}
+
+// forget marks a span as absent that the disk has lost.
+func (l *Layer) forget(i int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.spans[i].Swap(absent) != absent {
+		l.stats.present.Add(-1)
+	}
+}
+
+// keep marks a span as present.
+func (l *Layer) keep(i int) {
+	if l.spans[i].Swap(present) == absent {
+		l.stats.present.Add(1)
+	}
+}
+
+// Stats returns the layer's counters.
+func (l *Layer) Stats() Stats {
+	return Stats{
+		Spans:         len(l.spans),
+		SpansPresent:  int(l.stats.present.Load()),
+		SpansFetched:  l.stats.fetched.Load(),
+		Requests:      l.stats.requests.Load(),
+		BytesFetched:  l.stats.bytesFetched.Load(),
+		BytesServed:   l.stats.bytesServed.Load(),
+		CompressedLen: l.zi.CompressedSize,
+		FetchErrors:   l.stats.fetchErrors.Load(),
+		WriteErrors:   l.stats.writeErrors.Load(),
+	}
+}
+
+// Retain adds a handle to the layer, to be given back with Close. It returns
+// ErrClosed if the layer has no handle left.
+func (l *Layer) Retain() error {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	if l.handles == 0 {
+		return fmt.Errorf("retain spans of %s: %w", l.key, ErrClosed)
+	}
+	l.handles++
+	return nil
+}
+
+// Close gives back a handle. With the last one, reads under way end with ErrClosed,
+// their requests are cancelled, and Close returns when all of them have ended.
+func (l *Layer) Close() error {
+	s := l.store
+	s.mu.Lock()
+	if l.handles == 0 {
+		s.mu.Unlock()
+		return fmt.Errorf("close spans of %s: %w", l.key, ErrClosed)
+	}
+	l.handles--
+	last := l.handles == 0
+	if last {
+		s.drop(l)
+	}
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return l.shutdown()
+}
+
+// shutdown ends what is under way and closes the files. It is called once, when no handle is left.
+func (l *Layer) shutdown() error {
+	l.mu.Lock()
+	l.closing = true
+	for _, f := range l.flights {
+		l.settle(f, nil, ErrClosed)
+		f.req.cancel()
+	}
+	l.mu.Unlock()
+	l.leave()
+	<-l.idle
+	if err := l.disk.close(); err != nil {
+		return fmt.Errorf("close spans of %s: %w", l.key, err)
+	}
+	return nil
+}
+
+// enter keeps the files open until leave; it reports false if they are closed already.
+func (l *Layer) enter() bool {
+	for {
+		n := l.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if l.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (l *Layer) leave() {
+	if l.refs.Add(-1) == 0 {
+		close(l.idle)
+	}
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// The state file, version 1, little endian:
+//
+//	[0,8)    magic "SOCISPAN"
+//	[8,12)   version 1
+//	[12,16)  number of spans
+//	[16,48)  identity of the zInfo
+//	then per span 8 bytes: CRC32C of the span's bytes, CRC32C of (identity, span id, first CRC)
+const (
+	stateMagic   = "SOCISPAN"
+	stateVersion = 1
+	stateHeader  = 48
+	slotSize     = 8
+)
+
+// identity is a digest over everything that decides a layer's uncompressed bytes.
+type identity [sha256.Size]byte
+
+func identify(zi *ztoc.ZInfo) identity {
+	h := sha256.New()
+	writeInts(h, int64(zi.Compression), zi.CompressedSize, zi.UncompressedSize, int64(len(zi.Spans)))
+	for i := range zi.Spans {
+		sp := &zi.Spans[i]
+		writeInts(h, sp.In.Off, sp.In.Len, sp.Out.Off, sp.Out.Len, int64(sp.Bits), int64(len(sp.Digest)), int64(len(sp.Window)))
+		io.WriteString(h, sp.Digest.String())
+		h.Write(sp.Window)
+	}
+	return identity(h.Sum(nil))
+}
+
+func writeInts(h hash.Hash, vs ...int64) {
+	var b [8]byte
+	for _, v := range vs {
+		binary.LittleEndian.PutUint64(b[:], uint64(v))
+		h.Write(b[:])
+	}
+}
+
+func castagnoli(p []byte) uint32 {
+	return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// slot returns the record of span i whose bytes have the CRC32C sum.
+func (id *identity) slot(i int, sum uint32) [slotSize]byte {
+	var b [len(id) + 8]byte
+	copy(b[:], id[:])
+	binary.LittleEndian.PutUint32(b[len(id):], uint32(i))
+	binary.LittleEndian.PutUint32(b[len(id)+4:], sum)
+	var s [slotSize]byte
+	binary.LittleEndian.PutUint32(s[:], sum)
+	binary.LittleEndian.PutUint32(s[4:], castagnoli(b[:]))
+	return s
+}
+
+func (id *identity) header(spans int) []byte {
+	b := make([]byte, stateHeader)
+	copy(b, stateMagic)
+	binary.LittleEndian.PutUint32(b[8:], stateVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(spans))
+	copy(b[16:], id[:])
+	return b
+}
+
+// file is what a layer needs of its two files.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}
+
+// disk is the pair of files of one layer.
+type disk struct {
+	data, state file
+	identity    identity
+}
+
+// openDisk opens the files in dir, making or resetting them where they do not
+// belong to the zInfo. sums has the recorded CRC32C of each span that has a slot.
+func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map[int]uint32, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	data, err := os.OpenFile(filepath.Join(dir, "data"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	state, err := os.OpenFile(filepath.Join(dir, "state"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, errors.Join(err, data.Close())
+	}
+	sums, err = load(state, id, spans)
+	if err == nil && sums == nil {
+		err = reset(data, state, id, spans)
+	}
+	if err == nil {
+		// Longer or shorter than that, it was cut off by a crash: what is
+		// missing becomes a hole, and does not match its CRC32C.
+		err = data.Truncate(size)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, data.Close(), state.Close())
+	}
+	return &disk{data: data, state: state, identity: id}, sums, nil
+}
+
+// load reads the slots of a state file. The map is nil if the file is not the state of id.
+func load(state *os.File, id identity, spans int) (map[int]uint32, error) {
+	b := make([]byte, stateHeader+spans*slotSize)
+	n, err := state.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	b = b[:n]
+	if n < stateHeader || string(b[:stateHeader]) != string(id.header(spans)) {
+		return nil, nil
+	}
+	sums := make(map[int]uint32)
+	for i := 0; stateHeader+(i+1)*slotSize <= n; i++ {
+		s := b[stateHeader+i*slotSize:][:slotSize]
+		sum := binary.LittleEndian.Uint32(s)
+		if want := id.slot(i, sum); string(s) == string(want[:]) {
+			sums[i] = sum
+		}
+	}
+	return sums, nil
+}
+
+// reset empties both files, the slots first so that none outlives its bytes.
+func reset(data, state *os.File, id identity, spans int) error {
+	if err := state.Truncate(0); err != nil {
+		return err
+	}
+	if err := data.Truncate(0); err != nil {
+		return err
+	}
+	_, err := state.WriteAt(id.header(spans), 0)
+	return err
+}
+
+// write stores the bytes of span i, then its slot.
+func (d *disk) write(i int, off int64, p []byte) error {
+	if _, err := d.data.WriteAt(p, off); err != nil {
+		return err
+	}
+	s := d.identity.slot(i, castagnoli(p))
+	_, err := d.state.WriteAt(s[:], stateHeader+int64(i)*slotSize)
+	return err
+}
+
+// read fills p from the data file.
+func (d *disk) read(p []byte, off int64) error {
+	n, err := d.data.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("span file: %w", err)
+}
+
+func (d *disk) close() error {
+	return errors.Join(d.data.Close(), d.state.Close())
+}
