@@ -1,4 +1,313 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package snapshotter is containerd's snapshots.v1 over lazily loaded layers.
 package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/registry"
+)
+
+// Operation is a step that Options.OnOperation is told of. The values are the
+// incumbent's metric labels.
+type Operation string
+
+// The operations.
+const (
+	OpMount      Operation = "mount"            // a layer attached; of the layer
+	OpZTOCFetch  Operation = "ztoc_fetch"       // of the layer
+	OpIndexFetch Operation = "soci_index_fetch" // of the index
+)
+
+// Options configures New.
+type Options struct {
+	Root     string           // directory of everything the snapshotter keeps
+	Registry *registry.Client // where images are
+	Log      *slog.Logger     // nil means slog.Default
+
+	// Discover lists the versions of SOCI index to look for where none is named
+	// explicitly; nil means V2 alone, empty none.
+	Discover []index.Version
+
+	MinLayerSize  int64         // compressed bytes; smaller layers are unpacked whole; 0 means none are
+	LookupTimeout time.Duration // of one lookup of an image, or of one zTOC; 0 means 30 s
+	Workers       int           // zTOCs of one image fetched at once; 0 means 16
+
+	FS    fs.Options // StateDir and Log are set by New
+	Spans span.Options
+
+	OnDecision  func(Decision)                                            // told of each decision, from many goroutines; nil means nobody
+	OnOperation func(op Operation, object digest.Digest, d time.Duration) // told of each operation that succeeded, likewise
+}
+
+// Limits of Options fields and of what New waits for.
+const (
+	defaultLookupTimeout = 30 * time.Second
+	defaultWorkers       = 16
+	dbLockTimeout        = 10 * time.Second // another daemon may hold the same root
+)
+
+func (o Options) withDefaults() (Options, error) {
+	if !filepath.IsAbs(o.Root) {
+		return o, fmt.Errorf("root %q is not an absolute path", o.Root)
+	}
+	if o.MinLayerSize < 0 || o.LookupTimeout < 0 || o.Workers < 0 {
+		return o, errors.New("MinLayerSize, LookupTimeout and Workers may not be negative")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Discover == nil {
+		o.Discover = []index.Version{index.V2}
+	}
+	if o.LookupTimeout == 0 {
+		o.LookupTimeout = defaultLookupTimeout
+	}
+	if o.Workers == 0 {
+		o.Workers = defaultWorkers
+	}
+	if o.OnDecision == nil {
+		o.OnDecision = func(Decision) {}
+	}
+	if o.OnOperation == nil {
+		o.OnOperation = func(Operation, digest.Digest, time.Duration) {}
+	}
+	return o, nil
+}
+
+// Snapshotter is a snapshots.Snapshotter whose image layers are lazy where
+// there is a SOCI index. It is safe for concurrent use.
+type Snapshotter struct {
+	inner overlaySnapshotter // for all that is not about lazy layers
+	ms    *storage.MetaStore // inner's
+	dir   string             // inner's
+	opts  Options
+
+	layers *layers
+	images *images
+
+	// Held while a lazy snapshot is committed and while any is removed, so
+	// that remote and the metadata agree whenever it is not held.
+	mu     sync.Mutex
+	remote map[string]*remoteSnapshot // committed lazy snapshots by name; guarded by mu
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// overlaySnapshotter is containerd's.
+type overlaySnapshotter interface {
+	snapshots.Snapshotter
+	snapshots.Cleaner
+}
+
+// ports are the parts that tests replace.
+type ports struct {
+	mount mounter
+	spans spanStore
+	repos repositories
+}
+
+// New opens the snapshotter at opts.Root, mounts its file system and restores
+// the layers that were served when it was last closed, or died. It makes no
+// request for that. A layer that cannot be restored is logged, and its users get
+// errdefs.ErrUnavailable until it can be.
+func New(ctx context.Context, opts Options) (*Snapshotter, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open snapshotter: %w", err)
+	}
+	p := ports{repos: registryRepositories(opts.Registry)}
+	spans, err := span.Open(spansDir(opts.Root), opts.Spans)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshotter: %w", err)
+	}
+	p.spans = spans
+	mnt := filepath.Join(opts.Root, "snapshotter", "mnt")
+	if p.mount, err = mountFS(mnt, opts); err != nil {
+		return nil, fmt.Errorf("open snapshotter: %w", errors.Join(err, spans.Close()))
+	}
+	s, err := newSnapshotter(ctx, opts, p)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshotter: %w", errors.Join(err, p.mount.Close(), spans.Close()))
+	}
+	return s, nil
+}
+
+func spansDir(root string) string { return filepath.Join(root, "soci", "spans") }
+
+// mountFS mounts the file system at dir, after what a daemon that died left there.
+func mountFS(dir string, opts Options) (*fs.FS, error) {
+	if err := unmountAll(dir); err != nil {
+		return nil, err
+	}
+	o := opts.FS
+	o.Log = opts.Log
+	o.StateDir = filepath.Join(opts.Root, "soci", "fs")
+	for _, d := range []string{dir, o.StateDir} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return fs.Mount(dir, o)
+}
+
+// unmountAll takes away every mount on dir, dead ones too. Nothing mounted, or
+// no such directory, is fine.
+func unmountAll(dir string) error {
+	err := mount.UnmountAll(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}
+
+func newSnapshotter(ctx context.Context, opts Options, p ports) (*Snapshotter, error) {
+	dir := filepath.Join(opts.Root, "snapshotter")
+	states := filepath.Join(opts.Root, "soci", "layers")
+	for _, d := range []string{dir, states} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	ms, err := storage.NewMetaStore(filepath.Join(dir, "metadata.db"), func(o *bbolt.Options) error {
+		o.Timeout = dbLockTimeout
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	inner, err := overlay.NewSnapshotter(dir, overlay.WithMetaStore(ms), overlay.AsynchronousRemove)
+	if err != nil {
+		return nil, errors.Join(err, ms.Close())
+	}
+	ov, ok := inner.(overlaySnapshotter)
+	if !ok {
+		return nil, errors.Join(errors.New("overlay snapshotter has no Cleanup"), ms.Close())
+	}
+	s := &Snapshotter{
+		inner:  ov,
+		ms:     ms,
+		dir:    dir,
+		opts:   opts,
+		remote: make(map[string]*remoteSnapshot),
+		layers: &layers{
+			states: stateDir(states), mount: p.mount, spans: p.spans, repos: p.repos,
+			m: make(map[string]*layer),
+		},
+		images: &images{
+			repos: p.repos, workers: opts.Workers, timeout: opts.LookupTimeout,
+			log: opts.Log, observe: opts.OnOperation, flights: make(map[imageKey]*flight),
+		},
+	}
+	for _, v := range opts.Discover {
+		s.images.find.V1 = s.images.find.V1 || v == index.V1
+		s.images.find.V2 = s.images.find.V2 || v == index.V2
+	}
+	if err := s.restore(ctx); err != nil {
+		return nil, errors.Join(err, ms.Close())
+	}
+	return s, nil
+}
+
+// upper is the directory, or the link to it, that holds what snapshot id adds to its parent.
+func (s *Snapshotter) upper(id string) string { return filepath.Join(s.dir, "snapshots", id, "fs") }
+
+// Stat returns what is known of the snapshot key.
+func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+	return s.inner.Stat(ctx, key)
+}
+
+// Update changes a snapshot's labels.
+func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (snapshots.Info, error) {
+	return s.inner.Update(ctx, info, fieldpaths...)
+}
+
+// Usage returns what the snapshot key takes on disk, its parents not counted.
+// A lazy snapshot takes nothing: its spans may be dropped at any time.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	return s.inner.Usage(ctx, key)
+}
+
+// Commit makes the active snapshot key the committed snapshot name.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	return s.inner.Commit(ctx, name, key, opts...)
+}
+
+// Walk calls fn for each snapshot that the filters take.
+func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	return s.inner.Walk(ctx, fn, filters...)
+}
+
+// View makes a read-only snapshot of parent.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	if err := s.available(ctx, parent); err != nil {
+		return nil, fmt.Errorf("view %q: %w", key, err)
+	}
+	return s.inner.View(ctx, key, parent, opts...)
+}
+
+// Mounts returns the mounts of the active snapshot or view key. The error
+// matches errdefs.ErrUnavailable if a layer below it is not being served.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	if err := s.available(ctx, key); err != nil {
+		return nil, fmt.Errorf("mounts of %q: %w", key, err)
+	}
+	return s.inner.Mounts(ctx, key)
+}
+
+// Remove removes the snapshot key. With its last snapshot a lazy layer is
+// removed from disk.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	s.mu.Lock()
+	r := s.remote[key]
+	err := s.inner.Remove(ctx, key)
+	if err == nil {
+		delete(s.remote, key)
+	}
+	s.mu.Unlock()
+	if err != nil || r == nil {
+		return err
+	}
+	if l := r.close(); l != nil {
+		if err := s.layers.release(l); err != nil {
+			// The snapshot is gone; a restart deletes what is left of the layer.
+			s.opts.Log.Warn("remove layer of snapshot", "key", key, "error", err)
+		}
+	}
+	return nil
+}
+
+// Cleanup deletes from disk what removed snapshots left there.
+func (s *Snapshotter) Cleanup(ctx context.Context) error { return s.inner.Cleanup(ctx) }
+
+// Layers returns the counters of the layers that are being served.
+func (s *Snapshotter) Layers(ctx context.Context) []LayerStats { return s.layers.stats(ctx) }
+
+// Close unmounts the file system and closes the snapshotter, which must not be
+// in use. What is on disk stays for the next New.
+func (s *Snapshotter) Close() error {
+	s.closeOnce.Do(func() {
+		s.images.close()
+		s.closeErr = errors.Join(s.layers.close(), s.inner.Close())
+	})
+	return s.closeErr
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Kind is what became of a Prepare.
+type Kind string
+
+// The kinds of decision.
+const (
+	Active   Kind = "active"   // a container's snapshot: overlay mounts
+	Lazy     Kind = "lazy"     // served through fs
+	Local    Kind = "local"    // fetched whole and unpacked here
+	Fallback Kind = "fallback" // left to containerd's unpack
+)
+
+// Reason says why a layer is not lazy. The values are stable: they are log
+// fields and metric labels.
+type Reason string
+
+// The reasons. Local unless said otherwise.
+const (
+	ReasonNone         Reason = ""               // lazy, active
+	ReasonLabels       Reason = "labels"         // fallback: a label is missing or malformed
+	ReasonLookup       Reason = "lookup"         // fallback: the image's manifest, config or index cannot be had
+	ReasonNoIndex      Reason = "no-index"       // fallback: the image has no SOCI index
+	ReasonNotInImage   Reason = "not-in-image"   // fallback: the manifest has no such layer at the target's place
+	ReasonNoZTOC       Reason = "no-ztoc"        // the index has no zTOC for the layer
+	ReasonSmall        Reason = "small"          // smaller than Options.MinLayerSize
+	ReasonZTOCFetch    Reason = "ztoc-fetch"     // the zTOC cannot be had
+	ReasonZTOCInvalid  Reason = "ztoc-invalid"   // the zTOC does not validate
+	ReasonZTOCMismatch Reason = "ztoc-mismatch"  // the zTOC is of a layer of another size
+	ReasonMount        Reason = "mount"          // the layer cannot be attached to the mount
+	ReasonUnpack       Reason = "unpack"         // fallback: the layer was to be local, and could not be unpacked
+	ReasonPrepare      Reason = "prepare-failed" // the lazy snapshot could not be made
+)
+
+// Decision is what became of one Prepare, and why.
+type Decision struct {
+	Kind   Kind
+	Reason Reason
+	Err    error // the error behind Reason; nil if there is none
+	Image  string
+	Layer  digest.Digest
+	Dur    time.Duration
+}
+
+// decisionError is an error that decides the fate of a layer.
+type decisionError struct {
+	kind   Kind
+	reason Reason
+	err    error
+}
+
+func (e *decisionError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("%s: %s", e.kind, e.reason)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.kind, e.reason, e.err)
+}
+
+func (e *decisionError) Unwrap() error { return e.err }
+
+func local(reason Reason, err error) *decisionError { return &decisionError{Local, reason, err} }
+
+func fallback(reason Reason, err error) *decisionError {
+	return &decisionError{Fallback, reason, err}
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package snapshotter is a containerd snapshotter whose image layers are lazy:
+// a layer that has a zTOC in its image's SOCI index is not downloaded and
+// unpacked, but appears as a directory of the node's one FUSE mount and is
+// fetched as it is read.
+//
+// The two types to know are Snapshotter, which is containerd's
+// snapshots.Snapshotter, and Decision, which says what became of each Prepare:
+//
+//	s, err := snapshotter.New(ctx, snapshotter.Options{
+//		Root:     "/var/lib/soci-snapshotter-grpc",
+//		Registry: client,
+//	})
+//	...
+//	_, err = s.Prepare(ctx, "extract-1 "+chainID, parent, snapshots.WithLabels(labels))
+//	errdefs.IsAlreadyExists(err) // the layer is there, under the name chainID
+//
+// Below the root lie snapshotter/metadata.db and snapshotter/snapshots/<id>/{fs,work}
+// as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
+// soci/layers/<key>/{ztoc,layer.json} (what a restart needs) and
+// soci/spans/<key> (what was fetched). A lazy snapshot's fs is a symlink into
+// the mount. A layer's key is its digest and its zTOC's.
+//
+// # Limits
+//
+// A zTOC has at most 256 MiB, a manifest 4 MiB, a config 16 MiB, an image 1,024
+// layers. The zTOCs fetched ahead take at most 128 MiB. containerd shares
+// snapshots with the same chain ID among images and, where their parents are
+// the same, among namespaces: what a lazy layer holds is then what the index of
+// the image that came first says it is. Containers with a user namespace get
+// what containerd's overlay snapshotter gives them without the remap-ids
+// capability.
+//
+// # Decisions
+//
+//   - containerd's overlay snapshotter is decorated, not forked. It does all the
+//     bookkeeping of active snapshots, views and mounts. What it would do wrong
+//     for a lazy layer is bypassed: its Commit walks the directory to measure it,
+//     so lazy and local layers are committed here, in a transaction of our own on
+//     the same metadata store; its removals are os.RemoveAll of
+//     snapshots/<id>, which does not follow the symlink.
+//   - A symlink in the place of snapshots/<id>/fs, not a bind mount: attaching a
+//     layer is then free of mount(2), nothing can leak, lowerdir strings stay as
+//     short as containerd's own, and overlayfs and bind mounts follow it.
+//   - The link takes the directory's place by an exchange of names, so that at
+//     every moment there is one of the two. State on disk, link, commit, in that
+//     order: a crash leaves a state nobody refers to, which is swept at the next
+//     start, or an active snapshot with a link, which becomes a directory again.
+//   - The zTOC's digest is part of a layer's key. A zTOC decides what a layer
+//     holds, so images share one only if their indexes agree on it.
+//   - A layer without a zTOC in an image with an index is unpacked here. Once
+//     Prepare returns mounts for a layer, containerd downloads that layer and all
+//     above it, so one small layer would undo the laziness of the others. An
+//     image without an index is left to containerd.
+//   - Which layer a Prepare is for is checked against the image's config: the
+//     layer's diffIDs must make the chain ID that containerd asks for. That holds
+//     wrong labels off and needs no optional label.
+//   - No transaction is held across network, unpacking or mounting.
+//   - Lookups are kept for five minutes, the answer that there is no index for ten
+//     seconds, errors never.
+//   - A name is not reused for another parent: where the target's chain ID is
+//     taken by a snapshot with another parent, which containerd would not accept
+//     as the target, the new one gets a name of its own.
+package snapshotter

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seekoci/seekoci/index"
+)
+
+// Bounds of what an image may make the daemon read and hold.
+const (
+	maxManifestSize = 4 << 20
+	maxConfigSize   = 16 << 20
+	maxLayers       = 1024
+	maxCachedImages = 64
+	maxCachedZTOCs  = 128 << 20 // bytes of zTOCs fetched ahead, of all images
+
+	imageTTL   = 5 * time.Minute
+	noIndexTTL = 10 * time.Second // an index may be pushed any moment
+)
+
+// imageKey names a lookup: the same manifest in another repository, or with
+// another explicit index, is another lookup.
+type imageKey struct {
+	image           string
+	manifest, index digest.Digest
+}
+
+// image is what a lookup found. All but ztocs is immutable.
+type image struct {
+	repo   repository
+	layers []ocispec.Descriptor
+	diffs  []digest.Digest // diffIDs, one per layer
+	chains []digest.Digest // chain IDs, one per layer
+	index  *index.Index    // nil: the image has none
+	expire time.Time
+
+	mu    sync.Mutex
+	ztocs map[digest.Digest][]byte // fetched ahead and not yet taken, by zTOC digest
+	held  int64                    // bytes in ztocs
+}
+
+// images looks images up: once for all layers of a pull, and for all pulls at
+// the same time. What was found is kept a while; an error never is.
+type images struct {
+	repos    repositories
+	find     index.FindOptions
+	workers  int
+	timeout  time.Duration
+	log      *slog.Logger
+	observe  func(Operation, digest.Digest, time.Duration)
+	inflight sync.WaitGroup
+
+	mu      sync.Mutex
+	cache   []imageEntry // least recently used first
+	flights map[imageKey]*flight
+}
+
+type imageEntry struct {
+	key imageKey
+	img *image
+}
+
+// flight is a lookup under way. It is cancelled when nobody waits for it any more.
+type flight struct {
+	cancel  context.CancelFunc
+	waiters int // guarded by images.mu
+	done    chan struct{}
+	img     *image
+	err     error
+}
+
+// get returns what is known of the image that ref's layer belongs to.
+func (s *images) get(ctx context.Context, ref LayerRef) (*image, error) {
+	key := imageKey{ref.Image, ref.Manifest, ref.Index}
+	s.mu.Lock()
+	if img := s.cached(key, time.Now()); img != nil {
+		s.mu.Unlock()
+		return img, nil
+	}
+	f := s.flights[key]
+	if f == nil {
+		f = s.start(ctx, key, ref)
+	}
+	f.waiters++
+	s.mu.Unlock()
+
+	select {
+	case <-f.done:
+		return f.img, f.err
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.waiters--; f.waiters == 0 {
+		f.cancel()
+		if s.flights[key] == f {
+			delete(s.flights, key)
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// start begins a lookup, which outlives the caller's context for as long as
+// others wait. The caller holds s.mu.
+func (s *images) start(ctx context.Context, key imageKey, ref LayerRef) *flight {
+	fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	f := &flight{cancel: cancel, done: make(chan struct{})}
+	s.flights[key] = f
+	s.inflight.Go(func() {
+		defer cancel()
+		f.img, f.err = s.lookup(fctx, ref)
+		s.mu.Lock()
+		if s.flights[key] == f {
+			delete(s.flights, key)
+		}
+		if f.err == nil {
+			s.put(key, f.img)
+		}
+		s.mu.Unlock()
+		close(f.done)
+	})
+	return f
+}
+
+// cached returns a cached image and makes it the most recently used. The
+// caller holds s.mu.
+func (s *images) cached(key imageKey, now time.Time) *image {
+	s.cache = slices.DeleteFunc(s.cache, func(e imageEntry) bool { return now.After(e.img.expire) })
+	i := slices.IndexFunc(s.cache, func(e imageEntry) bool { return e.key == key })
+	if i < 0 {
+		return nil
+	}
+	e := s.cache[i]
+	s.cache = append(slices.Delete(s.cache, i, i+1), e)
+	return e.img
+}
+
+// put caches an image, at the cost of the least recently used. The caller holds s.mu.
+func (s *images) put(key imageKey, img *image) {
+	s.cache = append(s.cache, imageEntry{key, img})
+	var held int64
+	for _, e := range s.cache {
+		held += e.img.size()
+	}
+	for len(s.cache) > 1 && (held > maxCachedZTOCs || len(s.cache) > maxCachedImages) {
+		held -= s.cache[0].img.size()
+		s.cache = slices.Delete(s.cache, 0, 1)
+	}
+}
+
+// close ends the lookups under way.
+func (s *images) close() {
+	s.mu.Lock()
+	for _, f := range s.flights {
+		f.cancel()
+	}
+	s.mu.Unlock()
+	s.inflight.Wait()
+}
+
+// lookup asks the registry.
+func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
+	repo, err := s.repos(ref.Image)
+	if err != nil {
+		return nil, err
+	}
+	img := &image{repo: repo, ztocs: make(map[digest.Digest][]byte)}
+	manifest, raw, err := fetchManifest(ctx, repo.remote, ref.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("fetch manifest %s of %q: %w", ref.Manifest, ref.Image, err)
+	}
+	img.layers = manifest.Layers
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := img.readConfig(gctx, manifest.Config); err != nil {
+			return fmt.Errorf("fetch config %s of %q: %w", manifest.Config.Digest, ref.Image, err)
+		}
+		return nil
+	})
+	g.Go(func() error { return s.findIndex(gctx, img, knownManifest{repo.remote, ref.Manifest, raw}, ref) })
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	img.expire = time.Now().Add(imageTTL)
+	if img.index == nil {
+		img.expire = time.Now().Add(noIndexTTL)
+	}
+	return img, nil
+}
+
+// findIndex looks for the image's index and fetches the zTOCs of the layers
+// from ref's on: those below it exist already.
+func (s *images) findIndex(ctx context.Context, img *image, remote index.Remote, ref LayerRef) error {
+	find := s.find
+	find.Digest = ref.Index
+	start := time.Now()
+	x, desc, err := index.Find(ctx, remote, ref.Manifest, find)
+	if errors.Is(err, index.ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find SOCI index of %q: %w", ref.Image, err)
+	}
+	s.observe(OpIndexFetch, desc.Digest, time.Since(start))
+	s.log.Info("fetching SOCI artifacts using index descriptor", "digest", desc.Digest.String(), "image", ref.Image)
+	img.index = x
+	first := max(0, slices.IndexFunc(img.layers, func(d ocispec.Descriptor) bool { return d.Digest == ref.Layer }))
+	var g errgroup.Group
+	g.SetLimit(s.workers)
+	var total int64
+	for _, l := range img.layers[first:] {
+		d, ok := x.ZTOC(l.Digest)
+		if !ok || total+d.Size > maxCachedZTOCs {
+			continue
+		}
+		total += d.Size
+		g.Go(func() error {
+			// What cannot be fetched ahead is fetched, and its error reported, when its layer is prepared.
+			if p, err := s.fetchZTOC(ctx, img.repo, l.Digest, d); err == nil {
+				img.keep(d.Digest, p)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// ztoc returns the zTOC desc of a layer of img.
+func (s *images) ztoc(ctx context.Context, img *image, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
+	if p, ok := img.take(desc.Digest); ok {
+		return p, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.fetchZTOC(ctx, img.repo, layer, desc)
+}
+
+func (s *images) fetchZTOC(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
+	start := time.Now()
+	p, err := fetchAll(ctx, repo.remote, desc, maxZTOCSize)
+	if err != nil {
+		return nil, fmt.Errorf("fetch zTOC %s of layer %s: %w", desc.Digest, layer, err)
+	}
+	s.observe(OpZTOCFetch, layer, time.Since(start))
+	return p, nil
+}
+
+// readConfig learns the image's diffIDs from its config.
+func (i *image) readConfig(ctx context.Context, desc ocispec.Descriptor) error {
+	p, err := fetchAll(ctx, i.repo.remote, desc, maxConfigSize)
+	if err != nil {
+		return err
+	}
+	var c struct {
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}
+	if err := json.Unmarshal(p, &c); err != nil {
+		return err
+	}
+	if len(c.RootFS.DiffIDs) != len(i.layers) {
+		return fmt.Errorf("%d diffIDs for %d layers", len(c.RootFS.DiffIDs), len(i.layers))
+	}
+	for _, d := range c.RootFS.DiffIDs {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("diffID %q: %w", d, err)
+		}
+	}
+	i.diffs = c.RootFS.DiffIDs
+	i.chains = identity.ChainIDs(slices.Clone(i.diffs))
+	return nil
+}
+
+// find returns which of the image's layers ref is: the one whose digest, diffID
+// and chain ID agree with the labels.
+func (i *image) find(ref LayerRef) (int, error) {
+	for n, l := range i.layers {
+		if l.Digest == ref.Layer && i.chains[n].String() == ref.Target {
+			if ref.DiffID != "" && ref.DiffID != i.diffs[n] {
+				return 0, fmt.Errorf("diffID of layer %s is %s in the image, %s in the labels", l.Digest, i.diffs[n], ref.DiffID)
+			}
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("manifest %s has no layer %s with chain ID %s", ref.Manifest, ref.Layer, ref.Target)
+}
+
+func (i *image) keep(d digest.Digest, p []byte) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if _, ok := i.ztocs[d]; !ok {
+		i.ztocs[d] = p
+		i.held += int64(len(p))
+	}
+}
+
+func (i *image) take(d digest.Digest) ([]byte, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	p, ok := i.ztocs[d]
+	delete(i.ztocs, d)
+	i.held -= int64(len(p))
+	return p, ok
+}
+
+func (i *image) size() int64 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.held
+}
+
+// knownManifest is a remote of which one manifest need not be asked for again.
+type knownManifest struct {
+	index.Remote
+	dgst digest.Digest
+	raw  []byte
+}
+
+// Fetch opens the content of desc, from memory if it is the known manifest.
+func (k knownManifest) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == k.dgst {
+		return io.NopCloser(bytes.NewReader(k.raw)), nil
+	}
+	return k.Remote.Fetch(ctx, desc)
+}
+
+// fetchManifest fetches and decodes an image manifest.
+func fetchManifest(ctx context.Context, remote index.Remote, dgst digest.Digest) (*ocispec.Manifest, []byte, error) {
+	desc, err := remote.Resolve(ctx, dgst.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	if desc.Digest != dgst {
+		return nil, nil, fmt.Errorf("resolved to %s", desc.Digest)
+	}
+	p, err := fetchAll(ctx, remote, desc, maxManifestSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(p, &m); err != nil {
+		return nil, nil, err
+	}
+	if len(m.Layers) > maxLayers {
+		return nil, nil, fmt.Errorf("%d layers are more than %d", len(m.Layers), maxLayers)
+	}
+	for _, l := range m.Layers {
+		if err := l.Digest.Validate(); err != nil {
+			return nil, nil, fmt.Errorf("layer %q: %w", l.Digest, err)
+		}
+		if l.Size < 0 {
+			return nil, nil, fmt.Errorf("layer %s: size %d", l.Digest, l.Size)
+		}
+	}
+	return &m, p, nil
+}
+
+// fetchAll fetches and verifies content of at most limit bytes.
+func fetchAll(ctx context.Context, remote index.Remote, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, err
+	}
+	if desc.Size < 0 || desc.Size > limit {
+		return nil, fmt.Errorf("size %d is not in [0, %d]", desc.Size, limit)
+	}
+	r, err := remote.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p, err := readAll(r, limit)
+	if err != nil {
+		return nil, err
+	}
+	if got := desc.Digest.Algorithm().FromBytes(p); got != desc.Digest {
+		return nil, fmt.Errorf("digest is %s, not %s", got, desc.Digest)
+	}
+	return p, nil
+}

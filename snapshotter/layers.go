@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// mounter is the node's one mount. *fs.FS satisfies it.
+type mounter interface {
+	Attach(name string, toc []ztoc.Entry, data *span.Layer) (string, error)
+	Detach(name string) error
+	Close() error
+}
+
+// spanStore is where spans live. *span.Store satisfies it.
+type spanStore interface {
+	Layer(key string, zi *ztoc.ZInfo, src span.Source) (*span.Layer, error)
+	Remove(key string) error
+	Close() error
+}
+
+// layers is the set of the node's lazily served layers.
+type layers struct {
+	states stateDir
+	mount  mounter
+	spans  spanStore
+	repos  repositories
+
+	mu sync.Mutex
+	m  map[string]*layer // by layer key; guarded by mu
+}
+
+// layer is one lazily served layer: a directory of the mount, its spans, its
+// state on disk. It is counted: one for each snapshot that is or is becoming
+// the layer. When the count falls to zero all of it is deleted.
+type layer struct {
+	key  string
+	refs int // guarded by layers.mu
+
+	mu    sync.Mutex // serialises opening and deleting; guards what follows
+	path  string     // of the directory in the mount; "" means not attached
+	state layerState
+	src   *layerSource
+	data  *span.Layer
+}
+
+// acquire counts one more user of the layer, which need not be open yet.
+func (s *layers) acquire(key string) *layer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.m[key]
+	if l == nil {
+		l = &layer{key: key}
+		s.m[key] = l
+	}
+	l.refs++
+	return l
+}
+
+// get returns a layer that has users.
+func (s *layers) get(key string) (*layer, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.m[key]
+	return l, ok
+}
+
+// release takes back one acquire. The last one detaches the layer and deletes
+// its state and spans; a layer acquired meanwhile waits for that to be over.
+func (s *layers) release(l *layer) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.mu.Lock()
+	l.refs--
+	last := l.refs == 0
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	err := s.delete(l)
+	s.mu.Lock()
+	if l.refs == 0 {
+		delete(s.m, l.key)
+	}
+	s.mu.Unlock()
+	return err
+}
+
+// delete detaches l and removes it from disk. The caller holds l.mu.
+func (s *layers) delete(l *layer) error {
+	var errs []error
+	if l.path != "" {
+		errs = append(errs, s.mount.Detach(l.key), l.data.Close())
+		l.path, l.data, l.src = "", nil, nil
+	}
+	errs = append(errs, s.spans.Remove(l.key), s.states.remove(l.key))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete layer %s: %w", l.key, err)
+	}
+	return nil
+}
+
+// create opens a layer with the zTOC toc as it came from the registry, having
+// made it restorable. Opening an open layer adds the image to its sources.
+func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path != "" {
+		return l.path, s.addImage(l, st.Images[0])
+	}
+	z, err := parseZTOC(toc, st.Size)
+	if err != nil {
+		return "", err
+	}
+	if err := s.states.save(st, toc); err != nil {
+		return "", local(ReasonMount, err)
+	}
+	return s.open(l, st, z)
+}
+
+// addImage makes image the preferred source of the open layer l. The caller holds l.mu.
+func (s *layers) addImage(l *layer, image string) error {
+	if !l.state.addImage(image) {
+		return nil
+	}
+	r, err := s.repos(image)
+	if err != nil {
+		return fallback(ReasonLookup, err)
+	}
+	l.src.add(image, r.blob(l.desc()))
+	if err := s.states.save(l.state, nil); err != nil {
+		return local(ReasonMount, err)
+	}
+	return nil
+}
+
+// restore opens a layer from what is on disk. It makes no request.
+func (s *layers) restore(l *layer) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path != "" {
+		return l.path, nil
+	}
+	st, toc, err := s.states.load(l.key)
+	if err != nil {
+		return "", err
+	}
+	z, err := parseZTOC(toc, st.Size)
+	if err != nil {
+		return "", err
+	}
+	return s.open(l, st, z)
+}
+
+// open attaches the layer. The caller holds l.mu.
+func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
+	l.state = st
+	src := &layerSource{size: st.Size}
+	for i := len(st.Images) - 1; i >= 0; i-- {
+		r, err := s.repos(st.Images[i])
+		if err != nil {
+			return "", fallback(ReasonLookup, err)
+		}
+		src.add(st.Images[i], r.blob(l.desc()))
+	}
+	data, err := s.spans.Layer(l.key, z.ZInfo, src)
+	if err != nil {
+		return "", local(ReasonMount, fmt.Errorf("open spans of layer %s: %w", st.Layer, err))
+	}
+	path, err := s.mount.Attach(l.key, z.TOC, data)
+	if err != nil {
+		return "", local(ReasonMount, fmt.Errorf("attach layer %s: %w", st.Layer, errors.Join(err, data.Close())))
+	}
+	l.path, l.src, l.data = path, src, data
+	return path, nil
+}
+
+// desc is the layer's blob.
+func (l *layer) desc() ocispec.Descriptor {
+	return ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageLayerGzip,
+		Digest:    l.state.Layer,
+		Size:      l.state.Size,
+	}
+}
+
+// attached reports whether the layer is being served.
+func (l *layer) attached() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.path != ""
+}
+
+// parseZTOC decodes a zTOC and holds it to the size of its layer.
+func parseZTOC(p []byte, layerSize int64) (*ztoc.ZTOC, error) {
+	z, err := ztoc.Unmarshal(p)
+	if err != nil {
+		return nil, local(ReasonZTOCInvalid, err)
+	}
+	if z.ZInfo.CompressedSize != layerSize {
+		return nil, local(ReasonZTOCMismatch,
+			fmt.Errorf("zTOC is of a layer of %d bytes, the layer has %d", z.ZInfo.CompressedSize, layerSize))
+	}
+	return z, nil
+}
+
+// close ends the serving of all layers and keeps their state.
+func (s *layers) close() error {
+	errs := []error{s.mount.Close()}
+	s.mu.Lock()
+	all := make([]*layer, 0, len(s.m))
+	for _, l := range s.m {
+		all = append(all, l)
+	}
+	s.mu.Unlock()
+	for _, l := range all {
+		l.mu.Lock()
+		if l.path != "" {
+			errs = append(errs, l.data.Close())
+			l.path, l.data, l.src = "", nil, nil
+		}
+		l.mu.Unlock()
+	}
+	return errors.Join(append(errs, s.spans.Close())...)
+}
+
+// LayerStats is a copy of a lazily served layer's counters.
+type LayerStats struct {
+	Layer digest.Digest
+	Path  string // its directory in the mount
+	Spans span.Stats
+}
+
+// stats returns the counters of the layers that are being served.
+func (s *layers) stats(ctx context.Context) []LayerStats {
+	s.mu.Lock()
+	all := make([]*layer, 0, len(s.m))
+	for _, l := range s.m {
+		all = append(all, l)
+	}
+	s.mu.Unlock()
+	var out []LayerStats
+	for _, l := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		l.mu.Lock()
+		if l.path != "" {
+			out = append(out, LayerStats{l.state.Layer, l.path, l.data.Stats()})
+		}
+		l.mu.Unlock()
+	}
+	return out
+}

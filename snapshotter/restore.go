@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// remoteSnapshot is a committed snapshot that links to a lazy layer.
+type remoteSnapshot struct {
+	name, id string
+	ref      LayerRef // what its labels say; of use when there is no state on disk
+	refErr   error    // why ref is of no use
+
+	mu     sync.Mutex // serialises repairs; guards what follows
+	layer  *layer     // nil if it is not known yet which: another daemon made the snapshot
+	closed bool       // removed
+}
+
+// close says that the snapshot is gone, and returns the layer to release.
+func (r *remoteSnapshot) close() *layer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return r.layer
+}
+
+// restore brings the state after a stop or a crash, at whatever step, back to
+// what the metadata says.
+func (s *Snapshotter) restore(ctx context.Context) error {
+	remote, err := s.scan(ctx)
+	if err != nil {
+		return fmt.Errorf("restore snapshots: %w", err)
+	}
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for _, r := range remote {
+		s.remote[r.name] = r
+		g.Go(func() error {
+			if err := s.restoreSnapshot(r); err != nil {
+				s.opts.Log.Error("restore snapshot", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.sweep()
+	return nil
+}
+
+// scan returns the lazy snapshots, and makes active snapshots that were about
+// to become one plain again.
+func (s *Snapshotter) scan(ctx context.Context) ([]*remoteSnapshot, error) {
+	var remote []*remoteSnapshot
+	var undo [][2]string // id, and parent's id or ""
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		err := storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			id, _, _, err := storage.GetInfo(ctx, info.Name)
+			if err != nil {
+				return err
+			}
+			linked := isLink(s.upper(id))
+			switch {
+			case info.Kind == snapshots.KindCommitted && (linked || isRemote(info.Labels)):
+				remote = append(remote, s.scanned(info, id))
+			case info.Kind != snapshots.KindCommitted && linked:
+				pid := ""
+				if info.Parent != "" {
+					if pid, _, _, err = storage.GetInfo(ctx, info.Parent); err != nil {
+						return err
+					}
+				}
+				undo = append(undo, [2]string{id, pid})
+			}
+			return nil
+		})
+		if errdefs.IsNotFound(err) {
+			return nil // an empty database
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range undo {
+		like := ""
+		if u[1] != "" {
+			like = s.upper(u[1])
+		}
+		if err := unlinkDir(s.upper(u[0]), like); err != nil {
+			s.opts.Log.Error("restore active snapshot", "id", u[0], "error", err)
+		}
+	}
+	return remote, nil
+}
+
+// scanned is the lazy snapshot info as far as its labels and its link tell of it.
+func (s *Snapshotter) scanned(info snapshots.Info, id string) *remoteSnapshot {
+	r := &remoteSnapshot{name: info.Name, id: id}
+	r.ref, r.refErr = parseLabels(info.Labels)
+	if d, err := digest.Parse(info.Labels[labelZTOC]); err == nil && r.refErr == nil {
+		r.layer = s.layers.acquire(layerKey(r.ref.Layer, d))
+	} else if to, err := os.Readlink(s.upper(id)); err == nil && isLayerKey(filepath.Base(to)) {
+		r.layer = s.layers.acquire(filepath.Base(to))
+	}
+	return r
+}
+
+// restoreSnapshot serves the snapshot's layer from what is on disk, and points its link there.
+func (s *Snapshotter) restoreSnapshot(r *remoteSnapshot) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.layer == nil {
+		return errors.New("no state on disk: it will be looked up in the registry when it is used")
+	}
+	path, err := s.layers.restore(r.layer)
+	if err != nil {
+		return err
+	}
+	return s.relink(r, path)
+}
+
+// relink points the snapshot's link at the layer's directory. What another
+// daemon mounted in the link's place goes.
+func (s *Snapshotter) relink(r *remoteSnapshot, path string) error {
+	upper := s.upper(r.id)
+	if !isLink(upper) {
+		if err := unmountAll(upper); err != nil {
+			return err
+		}
+	}
+	return linkDir(upper, s.linkTarget(r.id, path))
+}
+
+// sweep deletes the states and spans of layers that no snapshot refers to:
+// what a crash between two steps of a Prepare or a Remove left.
+func (s *Snapshotter) sweep() {
+	for _, dir := range []string{string(s.layers.states), spansDir(s.opts.Root)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.opts.Log.Warn("sweep layers", "error", err)
+		}
+		for _, e := range entries {
+			if _, ok := s.layers.get(e.Name()); ok || !isLayerKey(e.Name()) {
+				continue
+			}
+			l := s.layers.acquire(e.Name())
+			if err := s.layers.release(l); err != nil {
+				s.opts.Log.Warn("sweep layers", "error", err)
+			}
+		}
+	}
+}
+
+// available makes sure that every lazy layer of the snapshot name and below it
+// is being served, repairing what is not. The error matches
+// errdefs.ErrUnavailable. An unknown name is not this function's concern.
+func (s *Snapshotter) available(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	var chain []string
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		for name != "" {
+			_, info, _, err := storage.GetInfo(ctx, name)
+			if err != nil {
+				return err
+			}
+			chain = append(chain, name)
+			name = info.Parent
+		}
+		return nil
+	})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range s.remotes(chain) {
+		if err := s.repair(ctx, r); err != nil {
+			return fmt.Errorf("layer %s of snapshot %q is not served: %w: %w", r.ref.Layer, r.name, errdefs.ErrUnavailable, err)
+		}
+	}
+	return nil
+}
+
+// remotes returns those of the snapshots names that are lazy.
+func (s *Snapshotter) remotes(names []string) []*remoteSnapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rs []*remoteSnapshot
+	for _, n := range names {
+		if r := s.remote[n]; r != nil {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+// repair serves the snapshot's layer if it is not being served: from disk, or
+// else from the registry.
+func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.layer != nil && r.layer.attached() {
+		return nil
+	}
+	if r.layer != nil {
+		if path, err := s.layers.restore(r.layer); err == nil {
+			return s.relink(r, path)
+		}
+	}
+	if r.refErr != nil {
+		return r.refErr
+	}
+	p := &preparation{ref: r.ref}
+	toc, err := s.decide(ctx, p)
+	if err != nil {
+		return err
+	}
+	l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
+	path, err := s.layers.create(l, layerState{
+		Version: 1, Layer: p.layer.Digest, Size: p.layer.Size, ZTOC: p.ztoc, DiffID: p.diffID,
+		Images: []string{p.ref.Image},
+	}, toc)
+	if err == nil {
+		err = s.relink(r, path)
+	}
+	if err == nil {
+		err = s.labelZTOC(ctx, r.name, p.ztoc)
+	}
+	old := l
+	if err == nil {
+		old, r.layer = r.layer, l
+	}
+	if old != nil {
+		err = errors.Join(err, s.layers.release(old))
+	}
+	if err == nil {
+		s.opts.Log.Info("repaired snapshot", "key", r.name, "layer", p.layer.Digest.String())
+	}
+	return err
+}
+
+// labelZTOC records which zTOC the lazy snapshot name is served with.
+func (s *Snapshotter) labelZTOC(ctx context.Context, name string, ztoc digest.Digest) error {
+	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := storage.UpdateInfo(ctx, snapshots.Info{
+			Name:   name,
+			Labels: map[string]string{labelZTOC: ztoc.String(), labelRemote: labelRemoteValue},
+		}, "labels."+labelZTOC, "labels."+labelRemote)
+		return err
+	})
+}

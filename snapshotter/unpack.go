@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/archive"
+	continuity "github.com/containerd/continuity/fs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// zstdMemory bounds the window a zstd layer may ask for, in bytes. Layers are
+// made with windows of up to 128 MiB.
+const zstdMemory = 128 << 20
+
+// unpack fetches a whole layer into dir, an empty overlay upper directory above
+// parents (highest first), and returns what it takes on disk. Nothing of it may
+// be used if there is an error: the layer's digest and diffID are known only at
+// the end.
+func unpack(ctx context.Context, b blob, diffID digest.Digest, dir string, parents []string) (snapshots.Usage, error) {
+	r, err := b.Open(ctx)
+	if err != nil {
+		return snapshots.Usage{}, err
+	}
+	defer r.Close()
+	plain, done, err := decompress(r)
+	if err != nil {
+		return snapshots.Usage{}, err
+	}
+	defer done()
+	sum := diffID.Algorithm().Digester()
+	tar := io.TeeReader(plain, sum.Hash())
+	opts := []archive.ApplyOpt{archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)}
+	if len(parents) > 0 {
+		opts = append(opts, archive.WithParents(parents))
+	}
+	if _, err := archive.Apply(ctx, dir, tar, opts...); err != nil {
+		return snapshots.Usage{}, err
+	}
+	// Padding behind the tar is part of the diffID, and what the registry sent
+	// counts only once its reader has said that size and digest are right.
+	_, err = io.Copy(io.Discard, tar)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
+	if err != nil {
+		return snapshots.Usage{}, err
+	}
+	if got := sum.Digest(); got != diffID {
+		return snapshots.Usage{}, fmt.Errorf("diffID is %s, not %s", got, diffID)
+	}
+	du, err := continuity.DiskUsage(ctx, dir)
+	return snapshots.Usage(du), err
+}
+
+// decompress returns the uncompressed bytes of a layer, whose compression is
+// told by its first bytes, and a function to call when done with them.
+func decompress(r io.Reader) (io.Reader, func(), error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	magic, err := br.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, nil, err
+		}
+		return z, func() { z.Close() }, nil
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
+		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(zstdMemory), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, nil, err
+		}
+		return z, z.Close, nil
+	}
+	return br, func() {}, nil
+}
