@@ -17,13 +17,13 @@ import (
 // MaxManifestSize bounds image manifests, image indexes and image configs, in bytes.
 const MaxManifestSize = 8 << 20
 
-// fetcher is the half of Store and of Remote that reading needs.
-type fetcher interface {
+// Fetcher is the part of Store and of Remote that reading needs.
+type Fetcher interface {
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
 
 // fetch returns the content of desc, at most limit bytes of it, verified.
-func fetch(ctx context.Context, from fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
+func fetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
 	if err := validate(desc); err != nil {
 		return nil, err
 	}

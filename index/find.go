@@ -106,22 +106,6 @@ func fetchIndex(ctx context.Context, remote Remote, dgst digest.Digest) (*Index,
 	return Read(ctx, remote, desc)
 }
 
-// Read fetches the index desc from a store and decodes it. The descriptor returned has the artifact type set.
-func Read(ctx context.Context, from interface {
-	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
-}, desc ocispec.Descriptor) (*Index, ocispec.Descriptor, error) {
-	p, err := fetch(ctx, from, desc, MaxSize)
-	if err != nil {
-		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index: %w", err)
-	}
-	x, err := Unmarshal(p)
-	if err != nil {
-		return nil, ocispec.Descriptor{}, fmt.Errorf("%s: %w", desc.Digest, err)
-	}
-	desc.ArtifactType = x.Version.ArtifactType()
-	return x, desc, nil
-}
-
 // findReferrer fetches the v1 index of an image manifest.
 func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*Index, ocispec.Descriptor, error) {
 	subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: manifest}

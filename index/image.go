@@ -44,7 +44,7 @@ type PlatformManifest struct {
 // attestations, SOCI indexes, other artifacts. A manifest that is not in the store is listed
 // with Missing set if its descriptor has the platform; of a missing nested image
 // index nothing is known.
-func Manifests(ctx context.Context, store Store, image ocispec.Descriptor) ([]PlatformManifest, error) {
+func Manifests(ctx context.Context, store Fetcher, image ocispec.Descriptor) ([]PlatformManifest, error) {
 	t, err := readTree(ctx, store, image)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ type tree struct {
 }
 
 // readTree reads the manifests of an image, without layers.
-func readTree(ctx context.Context, store fetcher, image ocispec.Descriptor) (*tree, error) {
+func readTree(ctx context.Context, store Fetcher, image ocispec.Descriptor) (*tree, error) {
 	t := new(tree)
 	t.index.SchemaVersion = 2
 	switch {
@@ -127,7 +127,7 @@ func readTree(ctx context.Context, store fetcher, image ocispec.Descriptor) (*tr
 }
 
 // add adds the children of x.
-func (t *tree) add(ctx context.Context, store fetcher, x *imageIndex, depth int) error {
+func (t *tree) add(ctx context.Context, store Fetcher, x *imageIndex, depth int) error {
 	for _, d := range x.Manifests {
 		if len(t.children) >= maxManifests {
 			return malformed("image index", "more than %d manifests", maxManifests)
@@ -161,7 +161,7 @@ func (t *tree) add(ctx context.Context, store fetcher, x *imageIndex, depth int)
 }
 
 // readChild finds out what the manifest of d is.
-func readChild(ctx context.Context, store fetcher, d descriptor) (child, error) {
+func readChild(ctx context.Context, store Fetcher, d descriptor) (child, error) {
 	c := child{desc: d, kind: classify(d.Descriptor)}
 	if c.kind != kindImage {
 		return c, nil
@@ -213,7 +213,7 @@ func classify(d ocispec.Descriptor) kind {
 }
 
 // configPlatform returns the platform that an image config names, if any.
-func configPlatform(ctx context.Context, store fetcher, config ocispec.Descriptor) (ocispec.Platform, error) {
+func configPlatform(ctx context.Context, store Fetcher, config ocispec.Descriptor) (ocispec.Platform, error) {
 	b, err := fetch(ctx, store, config, MaxManifestSize)
 	if err != nil {
 		return ocispec.Platform{}, err
@@ -228,7 +228,7 @@ func configPlatform(ctx context.Context, store fetcher, config ocispec.Descripto
 	return platforms.Normalize(p), nil
 }
 
-func fetchImageIndex(ctx context.Context, store fetcher, desc ocispec.Descriptor) (*imageIndex, error) {
+func fetchImageIndex(ctx context.Context, store Fetcher, desc ocispec.Descriptor) (*imageIndex, error) {
 	p, err := fetch(ctx, store, desc, MaxManifestSize)
 	if err != nil {
 		return nil, fmt.Errorf("read image index: %w", err)
@@ -243,7 +243,7 @@ func fetchImageIndex(ctx context.Context, store fetcher, desc ocispec.Descriptor
 	return x, nil
 }
 
-func fetchManifest(ctx context.Context, store fetcher, desc ocispec.Descriptor) (*manifest, error) {
+func fetchManifest(ctx context.Context, store Fetcher, desc ocispec.Descriptor) (*manifest, error) {
 	p, err := fetch(ctx, store, desc, MaxManifestSize)
 	if err != nil {
 		return nil, fmt.Errorf("read image manifest: %w", err)

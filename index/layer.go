@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 
@@ -18,9 +17,6 @@ import (
 
 	"github.com/seekoci/seekoci/ztoc"
 )
-
-// maxZTOCSize bounds a zTOC in bytes: FlatBuffers' offsets reach no further.
-const maxZTOCSize = math.MaxInt32
 
 // anyCompression is the compression of a layer whose media type does not say it.
 const anyCompression ztoc.Compression = 0
@@ -121,11 +117,7 @@ func (j *job) run(ctx context.Context, b *builder) error {
 
 // reusable returns the zTOC to reuse, unless it is gone, damaged or not of this layer.
 func (j *job) reusable(ctx context.Context, b *builder) (*ztoc.ZTOC, bool) {
-	p, err := fetch(ctx, b.store, j.reuse, maxZTOCSize)
-	if err != nil {
-		return nil, false
-	}
-	z, err := ztoc.Unmarshal(p)
+	z, err := ReadZTOC(ctx, b.store, j.reuse)
 	if err != nil || z.ZInfo.CompressedSize != j.layer.Size || z.ZInfo.SpanSize != b.opts.wireSpanSize() {
 		return nil, false
 	}

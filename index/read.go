@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"context"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// Read fetches the index desc, verifies and decodes it. The descriptor returned has
+// the artifact type set.
+func Read(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Index, ocispec.Descriptor, error) {
+	p, err := fetch(ctx, from, desc, MaxSize)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index: %w", err)
+	}
+	x, err := Unmarshal(p)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index %s: %w", desc.Digest, err)
+	}
+	desc.ArtifactType = x.Version.ArtifactType()
+	return x, desc, nil
+}
+
+// ReadZTOC fetches the zTOC desc, verifies and decodes it.
+func ReadZTOC(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*ztoc.ZTOC, error) {
+	p, err := fetch(ctx, from, desc, ztoc.MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("read zTOC: %w", err)
+	}
+	z, err := ztoc.Unmarshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("read zTOC %s: %w", desc.Digest, err)
+	}
+	return z, nil
+}
+
+// ReadPrefetch fetches the prefetch artifact desc, verifies and decodes it.
+func ReadPrefetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Prefetch, error) {
+	p, err := fetch(ctx, from, desc, MaxPrefetchSize)
+	if err != nil {
+		return nil, fmt.Errorf("read prefetch artifact: %w", err)
+	}
+	f, err := UnmarshalPrefetch(p)
+	if err != nil {
+		return nil, fmt.Errorf("read prefetch artifact %s: %w", desc.Digest, err)
+	}
+	return f, nil
+}
