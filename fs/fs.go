@@ -1,36 +1,320 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package fs serves layers as read-only directories of one FUSE mount.
+//
+// [Mount] makes the mount, of which a node needs just one. [FS.Attach] makes a
+// layer appear in it as a directory, which overlayfs can then use as a lower
+// directory; no mount(2) is involved. The names and attributes of a layer come from
+// its TOC, held as a compact tree in memory; the bytes come from a [span.Layer].
+//
+//	f, err := fs.Mount(dir, fs.Options{StateDir: state})
+//	lower, err := f.Attach(name, z.TOC, layer) // an overlayfs lowerdir
+//	...
+//	err = f.Detach(name)
+//	err = f.Close()
+//
+// # Limits
+//
+// A layer has at most 4 Mi names, of at most 255 bytes each in paths of at most
+// 4,096, and a file takes some 56 bytes of memory and its name. A TOC that is no
+// file tree, or that only an extraction could make sense of (a hard link into
+// another layer, a file below a symbolic link), is refused with ErrTOC: such a
+// layer is to be unpacked. Up to 1,024 reads of up to 512 KiB are under way at a
+// time. Mounting needs root, and Linux 5.4 or newer.
+//
+// # Decisions
+//
+//   - A node id is the layer's slot and the file's number in its tree; nothing is
+//     kept per looked-up file, and FORGET needs no table. Slots come from a counter
+//     on disk and are never used twice, as an old file descriptor would silently
+//     read another layer's bytes. The numbers follow from the TOC alone (breadth
+//     first, by name), so that another process gives the same ones.
+//   - Layers do not change, so that the kernel may keep all it has ever been told:
+//     entries, missing names, attributes, directories, link targets, pages. The root
+//     alone has no timeouts, which makes Attach visible without a notification.
+//   - OPEN, OPENDIR and FLUSH are answered with ENOSYS, after which the kernel does
+//     without them: a small file costs a single READ, and a killed process does not
+//     hang in exit.
+//   - The kernel asks to interrupt a read on any signal. A read that ends with EINTR
+//     because of a SIGCHLD breaks programs that never saw that on a disk, and in a
+//     page fault it is a SIGBUS. So only a reader that is being killed is answered
+//     with EINTR (and its fetch cancelled); others wait on, as on a disk.
+//     Buffered reads go through readahead, which the kernel never interrupts.
+//   - Attach holds the layer's data until Detach, and then until the kernel has
+//     forgotten the last file of it: overlays still in use go on reading. The count
+//     of lookups that needs is one number per layer; where a reply got lost the
+//     layer stays until Close, and is never freed too early.
+//   - mount(2) is called here, and go-fuse is given the descriptor: it is never
+//     inherited by a child process, no helper binary is needed, and a later version
+//     can hand it to another process. The file system type is the incumbent's, as
+//     people look for it.
+//   - IDMappedMount is on, so that containers in user namespaces need no copies. It
+//     brings default_permissions: the kernel checks the modes, without asking.
+//   - Reads are at most 512 KiB: that much fits a pipe, should replies be spliced.
+//   - Extended attributes trusted.* of a layer are dropped, as containerd's unpack
+//     does; otherwise a layer could steer the overlayfs above it.
+//   - A whiteout is a device 0:0 owned by root. Where a layer has both X and .wh.X,
+//     the file wins. Doubled slashes and "." in names mean nothing; ".." is refused.
 package fs
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
+// Errors of this package.
+var (
+	// ErrTOC is returned by Attach for a TOC that cannot be served, within an *EntryError
+	// where one entry is to blame.
+	ErrTOC = errors.New("unusable TOC")
+	// ErrExists is returned by Attach for a name that is taken.
+	ErrExists = errors.New("name is attached already")
+	// ErrNotAttached is returned by Detach for a name that is not there.
+	ErrNotAttached = errors.New("name is not attached")
+	// ErrMounted is returned by Mount where a live FUSE file system is mounted.
+	ErrMounted = errors.New("a FUSE file system is mounted there and being served")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("file system is closed")
+)
+
 // Options configures Mount.
 type Options struct {
 	Log   *slog.Logger // nil means slog.Default
-	Debug bool         // log every FUSE operation
-	// FirstSlot is the lowest layer slot to give out; slots are never reused. See SlotFile.
-	StateDir string // directory where the slot counter persists
+	Debug bool         // log every FUSE operation, at level debug
+	// StateDir is the directory where the slot counter persists. It is required,
+	// and belongs to this mount point alone.
+	StateDir string
+	// UserXattr marks opaque directories with user.overlay.opaque, as overlayfs
+	// wants it when mounted with userxattr. Otherwise trusted.overlay.opaque is used.
+	UserXattr bool
 }
 
-// FS is the node's one FUSE mount.
-type FS struct{}
+// FS is the node's one FUSE mount. It is safe for concurrent use.
+type FS struct {
+	dir    string
+	opts   Options
+	server *fuse.Server
+	served chan struct{} // closed when the server has ended
+	done   chan struct{} // closed by Close: blocked reads give up
+	wg     sync.WaitGroup
+	stats  counters
 
-// Mount mounts the file system on dir and serves it.
-func Mount(dir string, opts Options) (*FS, error) { panic("not yet") }
+	table atomic.Pointer[table] // what requests look at
 
-// Attach makes the layer appear as directory name of the mount and returns its path.
+	mu     sync.Mutex // guards the making of new tables, and what follows
+	slots  *slots
+	closed bool
+}
+
+// table is the layers at one moment; it is never changed.
+type table struct {
+	slots   map[uint32]*layer // attached, or still in use
+	names   map[string]*layer // attached
+	sorted  []string          // keys of names
+	changed time.Time         // modification time of the root
+}
+
+// layer is one attached layer.
+type layer struct {
+	name     string
+	slot     uint32
+	tree     *tree
+	data     *span.Layer
+	failures failures
+	// lookups is how many references the kernel holds on the layer's nodes.
+	lookups  atomic.Int64
+	detached atomic.Bool
+}
+
+// clone returns a copy of t to be changed and stored.
+func (t *table) clone() *table {
+	now := time.Now()
+	if !now.After(t.changed) {
+		now = t.changed.Add(1) // listings of the root are cached by this time
+	}
+	return &table{slots: maps.Clone(t.slots), names: maps.Clone(t.names), changed: now}
+}
+
+// Mount mounts the file system on dir, which is made if needed, and serves it. A
+// mount a killed process left there is detached first.
+func Mount(dir string, opts Options) (*FS, error) {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	f := &FS{dir: abs, opts: opts, served: make(chan struct{}), done: make(chan struct{})}
+	f.table.Store(&table{slots: map[uint32]*layer{}, names: map[string]*layer{}, changed: time.Now()})
+	if f.slots, err = openSlots(opts.StateDir); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	if err := f.mount(); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// Attach makes the layer appear as directory name of the mount and returns its
+// path. It takes a handle of its own on data, whose Close stays the caller's.
+// What the TOC says that cannot be served is ErrTOC.
 func (f *FS) Attach(name string, toc []ztoc.Entry, data *span.Layer) (string, error) {
-	panic("not yet")
+	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("attach layer %q: name is not a plain file name", name)
+	}
+	t, err := newTree(toc, data.Size(), f.opts.UserXattr)
+	if err != nil {
+		return "", fmt.Errorf("attach layer %s: %w", name, err)
+	}
+	if err := data.Retain(); err != nil {
+		return "", fmt.Errorf("attach layer %s: %w", name, err)
+	}
+	if err := f.attach(&layer{name: name, tree: t, data: data}); err != nil {
+		return "", errors.Join(fmt.Errorf("attach layer %s: %w", name, err), data.Close())
+	}
+	return filepath.Join(f.dir, name), nil
 }
 
-// Detach removes the layer's directory. Files that are open go on reading.
-func (f *FS) Detach(name string) error { panic("not yet") }
+func (f *FS) attach(l *layer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return ErrClosed
+	}
+	t := f.table.Load().clone()
+	if t.names[l.name] != nil {
+		return ErrExists
+	}
+	var err error
+	if l.slot, err = f.slots.next(); err != nil {
+		return err
+	}
+	t.slots[l.slot], t.names[l.name] = l, l
+	f.store(t)
+	return nil
+}
 
-// Close unmounts and waits for the requests under way.
-func (f *FS) Close() error { panic("not yet") }
+// store publishes a table. The caller holds f.mu.
+func (f *FS) store(t *table) {
+	t.sorted = slices.Sorted(maps.Keys(t.names))
+	f.table.Store(t)
+}
+
+// Detach removes the layer's directory. Overlays and files that are in use go on
+// reading; when the last of them is gone, the layer's data is let go.
+func (f *FS) Detach(name string) error {
+	f.mu.Lock()
+	t := f.table.Load().clone()
+	l := t.names[name]
+	if l == nil || f.closed {
+		err := ErrNotAttached
+		if f.closed {
+			err = ErrClosed
+		}
+		f.mu.Unlock()
+		return fmt.Errorf("detach layer %s: %w", name, err)
+	}
+	delete(t.names, name)
+	f.store(t)
+	l.detached.Store(true)
+	f.wg.Add(1) // for the notification: Close waits for it before the server goes
+	f.mu.Unlock()
+
+	// The kernel drops the directory and all below it that is not in use. It may
+	// well not know it (ENOENT). This may wait for requests: no lock is held.
+	f.server.EntryNotify(fuse.FUSE_ROOT_ID, name)
+	f.wg.Done()
+	f.release(l)
+	return nil
+}
+
+// release frees a detached layer that the kernel holds no more references on.
+func (f *FS) release(l *layer) {
+	if !l.detached.Load() || l.lookups.Load() > 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.table.Load().slots[l.slot] != l {
+		return // Close frees it, or someone else has
+	}
+	t := f.table.Load().clone()
+	t.changed = f.table.Load().changed // the root's names are the same
+	delete(t.slots, l.slot)
+	f.store(t)
+	f.wg.Go(func() { f.free(l) }) // closing may wait for reads, and this may be a request
+}
+
+// free lets go of a layer's data.
+func (f *FS) free(l *layer) {
+	if err := l.data.Close(); err != nil {
+		f.opts.Log.Warn("layer data not closed", "layer", l.name, "error", err)
+	}
+}
+
+// Close unmounts and waits for the requests under way; blocked reads end with EINTR.
+// What is still in use of the layers fails from then on with ENOTCONN.
+func (f *FS) Close() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return fmt.Errorf("unmount %s: %w", f.dir, ErrClosed)
+	}
+	f.closed = true
+	f.mu.Unlock()
+	close(f.done)
+	err := f.unmount()
+	f.wg.Wait()
+	for _, l := range f.table.Load().slots {
+		f.free(l)
+	}
+	return err
+}
+
+// Stats is a copy of the file system's counters.
+type Stats struct {
+	Layers      int   // attached
+	Held        int   // detached, but still in use
+	Reads       int64 // READ requests since Mount
+	BytesRead   int64 // by them
+	ReadErrors  int64 // of them answered with EIO
+	Interrupted int64 // of them ended because the reader was killed
+	Panics      int64 // requests that panicked and were answered with EIO
+}
+
+// counters are the atomics behind Stats.
+type counters struct {
+	reads, bytes, errors, interrupted, panics atomic.Int64
+}
+
+// Stats returns the counters.
+func (f *FS) Stats() Stats {
+	t := f.table.Load()
+	return Stats{
+		Layers:      len(t.names),
+		Held:        len(t.slots) - len(t.names),
+		Reads:       f.stats.reads.Load(),
+		BytesRead:   f.stats.bytes.Load(),
+		ReadErrors:  f.stats.errors.Load(),
+		Interrupted: f.stats.interrupted.Load(),
+		Panics:      f.stats.panics.Load(),
+	}
+}
+
+// forever is the timeout of what does not change.
+const forever = time.Duration(math.MaxInt64)

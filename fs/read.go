@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/fs/span"
+)
+
+// Read reads from a regular file.
+func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	x, st := r.find(in.NodeId)
+	if !st.Ok() {
+		return nil, st
+	}
+	n := x.node()
+	if n.mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fuse.EINVAL
+	}
+	if in.Offset >= uint64(n.size) {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	buf = buf[:min(uint64(len(buf)), uint64(n.size)-in.Offset)]
+	r.f.stats.reads.Add(1)
+	ctx := &readContext{request: cancel, closing: r.f.done, pid: in.Pid}
+	err := x.l.data.ReadAt(ctx, buf, n.data+int64(in.Offset))
+	ctx.end()
+	if err != nil {
+		return nil, r.f.failed(x.l, err)
+	}
+	r.f.stats.bytes.Add(int64(len(buf)))
+	return fuse.ReadResultData(buf), fuse.OK
+}
+
+// failed is the one place where errors become errnos.
+func (f *FS) failed(l *layer, err error) fuse.Status {
+	if errors.Is(err, context.Canceled) {
+		f.stats.interrupted.Add(1)
+		return fuse.EINTR
+	}
+	f.stats.errors.Add(1)
+	if held, ok := l.failures.log(time.Now()); ok {
+		attrs := []any{"layer", l.name, "error", err, "held_back", held}
+		if se := (*span.Error)(nil); errors.As(err, &se) {
+			attrs = append(attrs, "span", se.Span)
+		}
+		f.opts.Log.Error("layer read failed", attrs...)
+	}
+	return fuse.EIO
+}
+
+// failures says which failed reads of a layer to log: one a second.
+type failures struct {
+	last atomic.Int64 // Unix nanoseconds
+	held atomic.Int64 // failures since then
+}
+
+// log reports whether to log now, and how many failures went unlogged before.
+func (s *failures) log(now time.Time) (held int64, ok bool) {
+	last := s.last.Load()
+	if now.UnixNano()-last < int64(time.Second) || !s.last.CompareAndSwap(last, now.UnixNano()) {
+		s.held.Add(1)
+		return 0, false
+	}
+	return s.held.Swap(0), true
+}
+
+// killPoll is how often a reader that got a signal is looked at.
+const killPoll = 100 * time.Millisecond
+
+// readContext is the context of one READ, for the goroutine that serves it. It ends
+// when the reader is killed, or the file system closed. Only a read that has to wait
+// asks for Done; the others start nothing.
+type readContext struct {
+	request <-chan struct{} // closed when the kernel interrupts the request
+	closing <-chan struct{} // closed by FS.Close
+	pid     uint32          // the reading thread; 0 if it is not of our pid namespace
+
+	ended chan struct{} // Done; nil until it is asked for
+	stop  chan struct{} // closed by end
+	wg    sync.WaitGroup
+}
+
+// Deadline implements context.Context.
+func (c *readContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Value implements context.Context.
+func (c *readContext) Value(any) any { return nil }
+
+// Done implements context.Context.
+func (c *readContext) Done() <-chan struct{} {
+	if c.ended == nil {
+		c.ended, c.stop = make(chan struct{}), make(chan struct{})
+		c.wg.Go(c.watch)
+	}
+	return c.ended
+}
+
+// Err implements context.Context.
+func (c *readContext) Err() error {
+	select {
+	case <-c.ended:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// end releases what Done has started.
+func (c *readContext) end() {
+	if c.stop != nil {
+		close(c.stop)
+		c.wg.Wait()
+	}
+}
+
+// watch ends the context when the kernel interrupts the request because the reader
+// is being killed. The kernel interrupts once, at the first signal of any kind: a
+// reader that goes on after that is looked at again, as it may be killed later.
+func (c *readContext) watch() {
+	select {
+	case <-c.stop:
+		return
+	case <-c.closing:
+		close(c.ended)
+		return
+	case <-c.request:
+	}
+	tick := time.NewTicker(killPoll)
+	defer tick.Stop()
+	for !killed(c.pid) {
+		select {
+		case <-c.stop:
+			return
+		case <-c.closing:
+			close(c.ended)
+			return
+		case <-tick.C:
+		}
+	}
+	close(c.ended)
+}
+
+// killed reports whether the thread has a SIGKILL pending or is gone. Any signal
+// that ends a process without a core dump becomes one.
+func killed(tid uint32) bool {
+	if tid == 0 {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	for line := range bytes.Lines(b) {
+		key, val, _ := bytes.Cut(line, []byte(":"))
+		if k := string(key); k != "SigPnd" && k != "ShdPnd" {
+			continue
+		}
+		set, err := strconv.ParseUint(string(bytes.TrimSpace(val)), 16, 64)
+		if err == nil && set&(1<<(unix.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}

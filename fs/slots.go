@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// slotBatch is how many slots are taken from the file at a time.
+const slotBatch = 64
+
+// slots gives out layer slots, each once for as long as its directory lives.
+type slots struct {
+	path string
+	free uint64 // the next one to give out
+	end  uint64 // of the batch
+}
+
+// openSlots opens the counter in dir, which is made if needed.
+func openSlots(dir string) (*slots, error) {
+	if dir == "" {
+		return nil, errors.New("no state directory for the slot counter")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	s := &slots{path: filepath.Join(dir, "slots"), free: 1}
+	file, err := os.Open(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		s.end = s.free
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, 32))
+	if err != nil {
+		return nil, err
+	}
+	// Starting again at 1 where the file is damaged would use slots twice.
+	s.free, err = strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 32)
+	if err != nil || s.free == 0 {
+		return nil, fmt.Errorf("slot counter %s is damaged: %q", s.path, b)
+	}
+	s.end = s.free
+	return s, nil
+}
+
+// next returns a slot that was never used before.
+func (s *slots) next() (uint32, error) {
+	if s.free == s.end {
+		end := s.end + slotBatch
+		if end > math.MaxUint32 {
+			return 0, fmt.Errorf("slot counter %s is used up", s.path)
+		}
+		if err := s.write(end); err != nil {
+			return 0, fmt.Errorf("write slot counter: %w", err)
+		}
+		s.end = end
+	}
+	s.free++
+	return uint32(s.free - 1), nil
+}
+
+// write puts the end of the batch on disk, durably: the kernel may remember the
+// slots for longer than this process lives.
+func (s *slots) write(end uint64) error {
+	tmp := s.path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%d\n", end)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
