@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/ztoc/internal/inflate"
 )
 
 // Compression is the compression of a layer, with the values of the wire
@@ -79,6 +81,9 @@ type ZInfo struct {
 	CompressedSize   int64
 	UncompressedSize int64 // offset just behind the tar's end-of-archive marker
 	Spans            []Span
+
+	legacy bool         // read from a v1 checkpoint blob, and written as one
+	pool   inflate.Pool // of Decode
 }
 
 // ZTOC is the table of contents and the zInfo of one layer.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ztoc
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// walk reads the tar that s delivers up to its end-of-archive marker.
+func walk(s *stream) ([]Entry, error) {
+	var (
+		toc  []Entry
+		size int64
+		r    = tar.NewReader(s)
+	)
+	for {
+		start := s.off
+		hdr, err := r.Next()
+		if err == io.EOF {
+			return toc, nil
+		}
+		if s.err != nil && s.err != io.EOF {
+			return nil, s.err // the layer's fault, not the tar's
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return nil, &FormatError{Field: "tar header", Off: start, Err: err}
+		}
+		e, err := entryOf(hdr, s.off)
+		if err != nil {
+			return nil, fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), start, err)
+		}
+		if size += e.wireSize(); len(toc) >= MaxEntries || size > MaxTOCSize {
+			return nil, fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), start, ErrLimit, MaxEntries, MaxTOCSize)
+		}
+		toc = append(toc, e)
+	}
+}
+
+// entryOf returns the entry of hdr, whose data begin at off.
+func entryOf(hdr *tar.Header, off int64) (Entry, error) {
+	e := Entry{
+		Name: hdr.Name, Linkname: hdr.Linkname,
+		Offset: off, Size: hdr.Size, Mode: hdr.Mode,
+		UID: uint32(hdr.Uid), GID: uint32(hdr.Gid), Uname: hdr.Uname, Gname: hdr.Gname,
+		ModTime:  hdr.ModTime.UTC(),
+		Devmajor: hdr.Devmajor, Devminor: hdr.Devminor,
+	}
+	switch hdr.Typeflag {
+	case tar.TypeReg:
+		e.Type = TypeReg
+	case tar.TypeDir:
+		e.Type = TypeDir
+	case tar.TypeSymlink:
+		e.Type = TypeSymlink
+	case tar.TypeLink:
+		e.Type = TypeHardlink
+	case tar.TypeChar:
+		e.Type = TypeChar
+	case tar.TypeBlock:
+		e.Type = TypeBlock
+	case tar.TypeFifo:
+		e.Type = TypeFifo
+	default:
+		return Entry{}, fmt.Errorf("%w tar entry type %q", ErrUnsupported, hdr.Typeflag)
+	}
+	if e.Type != TypeReg {
+		e.Size = 0 // such entries have no data, whatever the header says
+	}
+	if int64(hdr.Uid) != int64(e.UID) || int64(hdr.Gid) != int64(e.GID) {
+		return Entry{}, fmt.Errorf("%w owner %d:%d: not in 0..%d", ErrUnsupported, hdr.Uid, hdr.Gid, uint32(math.MaxUint32))
+	}
+	for _, key := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return Entry{}, fmt.Errorf("%w sparse file", ErrUnsupported)
+		}
+		e.PAX = append(e.PAX, Record{key, hdr.PAXRecords[key]})
+	}
+	return e, e.check()
+}
+
+// wireSize is the least number of bytes the entry takes in a marshalled zTOC.
+func (e *Entry) wireSize() int64 {
+	n := entrySize + len(e.Name) + len(e.Linkname) + len(e.Uname) + len(e.Gname)
+	for i := range e.PAX {
+		n += xattrSize + len(e.PAX[i].Key) + len(e.PAX[i].Value)
+	}
+	return int64(n)
+}
+
+// check validates what of an entry can be judged without its neighbours.
+func (e *Entry) check() error {
+	if e.Name == "" {
+		return badf("entry", "empty name")
+	}
+	for _, s := range [...]struct{ field, value string }{
+		{"name", e.Name}, {"link name", e.Linkname}, {"user name", e.Uname}, {"group name", e.Gname},
+	} {
+		if len(s.value) > MaxName {
+			return fmt.Errorf("%s of %d bytes: %w: %d", s.field, len(s.value), ErrLimit, MaxName)
+		}
+		if strings.IndexByte(s.value, 0) >= 0 {
+			return badf(s.field, "NUL byte")
+		}
+	}
+	if e.Type < TypeReg || e.Type > TypeFifo {
+		return badf("entry", "type %d", e.Type)
+	}
+	if e.Size < 0 || e.Size != 0 && e.Type != TypeReg {
+		return badf("entry", "size %d", e.Size)
+	}
+	for i := range e.PAX {
+		k, v := e.PAX[i].Key, e.PAX[i].Value
+		if k == "" || len(k) > MaxName || len(v) > MaxPAXValue {
+			return badf("PAX record", "key of %d bytes, value of %d bytes", len(k), len(v))
+		}
+		if i > 0 && k <= e.PAX[i-1].Key {
+			return badf("PAX record", "key %q is out of order", clip(k))
+		}
+	}
+	return nil
+}
+
+// clip shortens a name for an error.
+func clip(name string) string {
+	const limit = 200
+	if len(name) <= limit {
+		return name
+	}
+	return name[:limit] + "..."
+}
