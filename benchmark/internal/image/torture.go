@@ -91,6 +91,24 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 	return b.Image(ocispec.ImageConfig{Entrypoint: []string{Probe}, Cmd: []string{"tree"}, Env: []string{"PATH=/"}})
 }
 
+// Minimal makes the smallest image that can be run in dir: one layer with package probe in it. variant makes its
+// content, and so its digests, another.
+func Minimal(ctx context.Context, dir, variant string) (*Image, error) {
+	b, err := New(dir)
+	if err != nil {
+		return nil, err
+	}
+	probe, err := buildProbe(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.encode([]ztoctest.File{{Header: tar.Header{Name: strings.TrimPrefix(Probe, "/"), Mode: 0o755, ModTime: created()}, Data: probe},
+		regular("variant", variant)}, ztoctest.TarOptions{}, ztoctest.Member{Level: 6}.Encode); err != nil {
+		return nil, err
+	}
+	return b.Image(ocispec.ImageConfig{Entrypoint: []string{Probe}, Cmd: []string{"tree"}, Env: []string{"PATH=/"}})
+}
+
 func (b *Builder) encode(files []ztoctest.File, opts ztoctest.TarOptions, encode func([]byte) ([]byte, error)) error {
 	archive, err := ztoctest.Tar(files, opts)
 	if err != nil {

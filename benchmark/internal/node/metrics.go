@@ -42,6 +42,36 @@ samples:
 	return sum
 }
 
+// The metrics that count what was fetched of lazy layers.
+const (
+	metricBytesFetched = "soci_fs_layer_fetched_size_bytes"
+	metricBytes        = "soci_fs_layer_size_bytes"
+	metricSpansFetched = "soci_fs_layer_spans_fetched"
+	metricSpans        = "soci_fs_layer_spans"
+	metricRequests     = "soci_fs_layer_requests"
+	metricDecisions    = "soci_decisions"
+)
+
+// BytesFetched is the number of compressed bytes fetched of all lazy layers.
+func (m Metrics) BytesFetched() int64 { return int64(m.Sum(metricBytesFetched)) }
+
+// Bytes is the compressed size of all lazy layers.
+func (m Metrics) Bytes() int64 { return int64(m.Sum(metricBytes)) }
+
+// SpansFetched is the number of spans fetched.
+func (m Metrics) SpansFetched() int64 { return int64(m.Sum(metricSpansFetched)) }
+
+// Spans is the number of spans of all lazy layers.
+func (m Metrics) Spans() int64 { return int64(m.Sum(metricSpans)) }
+
+// Requests is the number of range requests made for spans.
+func (m Metrics) Requests() int64 { return int64(m.Sum(metricRequests)) }
+
+// Decisions is the number of layers of which the snapshotter has decided kind: active, lazy, local or fallback.
+func (m Metrics) Decisions(kind string) int64 {
+	return int64(m.Sum(metricDecisions, fmt.Sprintf("kind=%q", kind)))
+}
+
 // Metrics asks the snapshotter for its metrics.
 func (n *Node) Metrics(ctx context.Context) (_ Metrics, err error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -50,6 +50,7 @@ const (
 type Options struct {
 	Dir        string // existing, empty, at most 60 bytes long
 	Containerd Containerd
+	Namespace  string    // of containerd, and name of the containers' cgroup; "" means the last element of Dir
 	Bin        string    // where soci and soci-snapshotter-grpc are; "" means that only overlayfs is used
 	Config     string    // appended to the snapshotter's config.toml
 	Echo       io.Writer // gets each command line of Soci and Ctr as typed; nil means nobody
@@ -82,6 +83,9 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 		Namespace:  filepath.Base(opts.Dir),
 		config:     opts.Config,
 		echo:       opts.Echo,
+	}
+	if opts.Namespace != "" {
+		n.Namespace = opts.Namespace
 	}
 	if n.echo == nil {
 		n.echo = io.Discard
@@ -116,6 +120,9 @@ func (n *Node) SnapshotterRoot() string { return filepath.Join(n.Dir, "soci") }
 
 // SnapshotterLog is the file with the snapshotter's log.
 func (n *Node) SnapshotterLog() string { return n.logFile("soci-snapshotter-grpc") }
+
+// SnapshotterLogTail is the end of the snapshotter's log.
+func (n *Node) SnapshotterLogTail() string { return string(tail(n.SnapshotterLog())) }
 
 func (n *Node) snapshotterSocket() string    { return filepath.Join(n.Dir, "s.sock") }
 func (n *Node) metricsSocket() string        { return filepath.Join(n.Dir, "m.sock") }

@@ -108,9 +108,11 @@ func (p *Process) Stop(sig syscall.Signal) error {
 // Pid is the process's id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// tail is the end of the log, for error messages.
-func (p *Process) tail() []byte {
-	b, err := os.ReadFile(p.LogFile)
+func (p *Process) tail() []byte { return tail(p.LogFile) }
+
+// tail is the end of a log, for error messages.
+func tail(logFile string) []byte {
+	b, err := os.ReadFile(logFile)
 	if err != nil {
 		return []byte(err.Error())
 	}

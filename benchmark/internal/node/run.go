@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,16 +53,16 @@ func (n *Node) Run(ctx context.Context, c Container) (Result, error) {
 	out := timed{start: time.Now()}
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
-	r := Result{Stdout: out.String(), First: out.first, Total: time.Since(out.start)}
+	r := Result{Stdout: out.buf.String(), First: out.first, Total: time.Since(out.start)}
 	if err != nil {
 		return r, fmt.Errorf("run %s in %s: %w: %s", quote(c.Args), c.Image, err, bytes.TrimSpace(errOut.Bytes()))
 	}
 	return r, nil
 }
 
-// timed is a buffer that knows when its first byte came.
+// timed is a buffer that knows when its first byte came. It must not have a ReadFrom, which would hide that.
 type timed struct {
-	bytes.Buffer
+	buf   bytes.Buffer
 	start time.Time
 	first time.Duration
 }
@@ -72,10 +71,8 @@ func (t *timed) Write(p []byte) (int, error) {
 	if t.first == 0 && len(p) > 0 {
 		t.first = time.Since(t.start)
 	}
-	return t.Buffer.Write(p)
+	return t.buf.Write(p)
 }
-
-var _ io.Writer = (*timed)(nil)
 
 // DropCaches empties the page cache, the dentry cache and the inode cache of the whole machine.
 func DropCaches() error {

@@ -5,6 +5,7 @@
 //
 //	probe tree [DIR]       the tree at DIR, by default the root: one line per file
 //	probe read N FILE...   the files' digests, each read by N readers at once
+//	probe sleep            nothing, until it is told to stop
 //
 // # Limits
 //
@@ -16,7 +17,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,6 +41,12 @@ func run(args []string) error {
 		}
 		return tree.Write(os.Stdout, root)
 	}
+	if len(args) == 1 && args[0] == "sleep" {
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+		<-told
+		return nil
+	}
 	if len(args) >= 3 && args[0] == "read" {
 		n, err := strconv.Atoi(args[1])
 		if err != nil || n < 1 {
@@ -45,7 +54,7 @@ func run(args []string) error {
 		}
 		return read(n, args[2:])
 	}
-	return fmt.Errorf("want tree [DIR] or read N FILE..., have %q", args)
+	return fmt.Errorf("want tree [DIR], read N FILE... or sleep, have %q", args)
 }
 
 // read reads every file n times at once and prints its digest, on which all readers must agree.
