@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command soci indexes container images for lazy loading: it makes zTOCs and
+// SOCI indexes, pushes them beside the image, and pulls images lazily.
+//
+//	soci create IMAGE                    make a SOCI index (v1) of an image in containerd
+//	soci push IMAGE                      push it to the image's registry
+//	soci convert SRC DEST                make a SOCI-enabled image (index v2)
+//	soci convert --standalone SRC DEST   the same from one OCI layout to another, without containerd
+//	soci rebuild-db                      make artifacts.db agree with the content store
+//	soci index list|ls, info, remove|rm
+//	soci ztoc list|ls, info, get-file
+//	soci ztoc build LAYER -o ZTOC        make the zTOC of one layer file, without containerd
+//	soci prefetch list|ls, info
+//	soci image rpull IMAGE               pull an image into containerd, its layers lazily
+//
+// Flags, output and artifacts.db are those of the incumbent, so that scripts
+// and nerdctl work as before. Lines for people and machines alike go to standard
+// output; errors are one line on standard error, with exit status 1.
+//
+// The two types to know are env, what a command is run with, and action, which
+// makes a command of a function of it. There is one file per command:
+//
+//	func indexInfoCommand() *cli.Command {
+//		return &cli.Command{Name: "info", Action: action(indexInfo)}
+//	}
+//
+//	func indexInfo(ctx context.Context, e *env, cmd *cli.Command) error
+//
+// # Limits
+//
+//   - An archive for --standalone is an uncompressed tar.
+//   - ztoc get-file holds one span at a time in memory.
+//   - A list of prefetch files has at most 16 MiB.
+//
+// # Decisions
+//
+//   - A wrong flag is one line, not the usage text: the incumbent prints both, and the
+//     error scrolls away.
+//   - The root directory is made by the commands that need it, when they need it.
+//   - An index label of an image has the name that the incumbent gives it and,
+//     beside it, one with the platform: the former names the last index only.
+//   - A failing label is an error. Without it the index is soon collected.
+//   - Image names are taken as containerd has them; if there is none of that
+//     name, the full name that docker makes of it is tried.
+//   - push checks that the registry has the image manifest before it pushes
+//     anything. --user is sent to the registry of the image only.
+//   - convert with the soci content store pushes to containerd as well: index
+//     and zTOCs are part of the image now.
+//   - convert --standalone does not replace a directory that is not an OCI layout.
+//   - ztoc list --image-ref reads indexes from the store of --content-store.
+//   - ztoc info and get-file take files as well, so that what ztoc build makes
+//     can be looked at.
+//   - get-file follows symbolic links from where they are, and prefers the last of
+//     several entries of a name, as tar does. The file has the permissions of the entry.
+//   - Progress bars go to standard error, and only if that is a terminal:
+//     nerdctl reads both outputs line by line.
+//   - An interrupt ends the command by its context: ingests are aborted, temporary files
+//     removed. A second interrupt kills.
+package main

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/cmd/internal/artifacts"
+	"github.com/seekoci/seekoci/cmd/internal/store"
+	"github.com/seekoci/seekoci/index"
+)
+
+// indexStore is the store to index an image with: the image is read from
+// containerd, its index goes to the store of --content-store.
+func (e *env) indexStore(ctx context.Context) (contentStore, error) {
+	o, err := e.overlay(ctx)
+	if err != nil || !e.useSOCI {
+		return o.Images, err
+	}
+	return o, nil
+}
+
+// convertStore is the store to convert an image with: whatever becomes part of
+// the image goes to containerd, and to the soci store too if that is asked for.
+func (e *env) convertStore(ctx context.Context) (contentStore, error) {
+	o, err := e.overlay(ctx)
+	if err != nil || !e.useSOCI {
+		return o.Images, err
+	}
+	return store.Tee{Overlay: o}, nil
+}
+
+// overlay opens containerd's content store and, if it is in use, the soci store.
+func (e *env) overlay(ctx context.Context) (o store.Overlay, err error) {
+	if o.Images, err = e.images(ctx); err != nil || !e.useSOCI {
+		return o, err
+	}
+	o.Artifacts, err = e.layout(ctx)
+	return o, err
+}
+
+// layout opens the soci store.
+func (e *env) layout(ctx context.Context) (*store.Layout, error) {
+	if err := e.makeRoot(); err != nil {
+		return nil, err
+	}
+	return store.OpenLayout(ctx, filepath.Join(e.root, "content"))
+}
+
+// reuse returns the function that finds zTOCs made earlier. A failing database
+// only means that none is found.
+func (e *env) reuse() func(digest.Digest, int64) (ocispec.Descriptor, bool) {
+	return func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
+		db, err := e.db()
+		if err != nil {
+			return ocispec.Descriptor{}, false
+		}
+		z, err := db.ZTOC(layer, spanSize)
+		if err != nil {
+			return ocispec.Descriptor{}, false
+		}
+		return ocispec.Descriptor{MediaType: z.MediaType, Digest: z.Digest, Size: z.Size}, true
+	}
+}
+
+// bound says which image manifest an index is of.
+type bound struct {
+	manifest digest.Digest
+	image    digest.Digest // the target of the image
+	platform string
+}
+
+// record enters an index and what it lists into the artifacts database.
+func (e *env) record(x *index.Index, desc ocispec.Descriptor, b bound) error {
+	entries := make([]artifacts.Entry, 0, len(x.Layers)+1)
+	for _, d := range x.Layers {
+		a := artifacts.Entry{
+			Digest:         d.Digest,
+			Size:           d.Size,
+			OriginalDigest: digest.Digest(d.Annotations[index.AnnotationLayerDigest]),
+			Type:           artifacts.TypeZTOC,
+			MediaType:      d.MediaType,
+		}
+		if d.MediaType == index.MediaTypePrefetch {
+			a.Type = artifacts.TypePrefetch
+		} else if n, err := strconv.ParseInt(d.Annotations[index.AnnotationSpanSize], 10, 64); err == nil {
+			a.SpanSize = n
+		}
+		entries = append(entries, a)
+	}
+	entries = append(entries, artifacts.Entry{
+		Digest:         desc.Digest,
+		Size:           desc.Size,
+		OriginalDigest: b.manifest,
+		ImageDigest:    b.image,
+		Platform:       b.platform,
+		Type:           artifacts.TypeIndex,
+		MediaType:      ocispec.MediaTypeImageManifest,
+		ArtifactType:   x.Version.ArtifactType(),
+	})
+	db, err := e.db()
+	if err != nil {
+		return err
+	}
+	if err := db.Add(entries...); err != nil {
+		return fmt.Errorf("record SOCI index %s: %w", desc.Digest, err)
+	}
+	return nil
+}
