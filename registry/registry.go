@@ -1,105 +1,214 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registry is a client of OCI distribution registries.
 package registry
 
 import (
 	"context"
-	"io"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/distribution/reference"
+	orasregistry "oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// Credential is what a registry host asks for. The zero value is anonymous.
-type Credential struct {
-	Username, Password string
-	RefreshToken       string
-}
-
-// CredentialFunc returns the credential for a registry host (host or host:port).
-type CredentialFunc func(ctx context.Context, host string) (Credential, error)
-
-// Options configures a Client.
+// Options configures a Client. The zero value is an ordinary client.
 type Options struct {
-	PlainHTTP  bool           // use http for every host; loopback hosts are tried with http anyway when https is refused
-	Credential CredentialFunc // nil means the docker config and its credential helpers
-	UserAgent  string         // "" means "soci"
-	Transport  http.RoundTripper
+	PlainHTTP  bool                       // use http for every host; loopback hosts are tried with http anyway when https is not spoken there
+	Credential CredentialFunc             // nil means DockerCredentials
+	UserAgent  string                     // "" means "soci"
+	Transport  http.RoundTripper          // nil means NewTransport(Timeouts)
 	Mirrors    func(host string) []Mirror // tried in order before the origin, for blobs; nil means none
 	Retry      Retry
+	Timeouts   Timeouts
 }
 
 // Mirror is a host asked for blobs before the origin.
 type Mirror struct {
 	Host      string
 	PlainHTTP bool
-	Timeout   time.Duration // of one request; 0 means the client's
+	Timeout   time.Duration // of one request with its body; 0 means Timeouts alone
+	Header    http.Header   // sent to this host only; nil means none
 }
 
 // Retry bounds the retries of one operation. Zero fields mean the default.
 type Retry struct {
-	Max              int // retries after the first try; 0 means 8, negative none
-	MinWait, MaxWait time.Duration
+	Max              int           // retries in a row without progress; 0 means 8, negative none
+	MinWait, MaxWait time.Duration // waits double from 30ms to 30s by default, with jitter
+}
+
+// Timeouts bounds what a registry may keep us waiting for. Zero fields mean the default.
+type Timeouts struct {
+	Dial   time.Duration // of a connection, TLS included; 0 means 3s; without effect if Options.Transport is set
+	Header time.Duration // from request to response headers; 0 means 30s
+	Stall  time.Duration // between two bytes of a body; 0 means 30s
+	Total  time.Duration // of one read with all its retries; 0 means 5min; Push and Open are not bounded by it
+}
+
+func or[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		Dial:   or(t.Dial, 3*time.Second),
+		Header: or(t.Header, 30*time.Second),
+		Stall:  or(t.Stall, 30*time.Second),
+		Total:  or(t.Total, 5*time.Minute),
+	}
+}
+
+func (r Retry) withDefaults() Retry {
+	return Retry{
+		Max:     max(or(r.Max, 8), 0),
+		MinWait: or(r.MinWait, 30*time.Millisecond),
+		MaxWait: or(r.MaxWait, 30*time.Second),
+	}
 }
 
 // Client talks to registries. It is safe for concurrent use.
-type Client struct{}
+type Client struct {
+	opts   Options // with defaults
+	tokens *tokenCache
+	auth   *auth.Client // adds credentials, follows redirects except of blobs
+	bare   *http.Client // adds nothing, follows nothing
+	health mirrorHealth
+
+	mu     sync.Mutex      // guards scheme
+	scheme map[string]bool // loopback host → plain http
+}
 
 // NewClient returns a client.
-func NewClient(opts Options) (*Client, error) { panic("not yet") }
+func NewClient(opts Options) (*Client, error) {
+	opts.Timeouts, opts.Retry = opts.Timeouts.withDefaults(), opts.Retry.withDefaults()
+	if opts.UserAgent == "" {
+		opts.UserAgent = "soci"
+	}
+	if strings.ContainsAny(opts.UserAgent, "\r\n") {
+		return nil, fmt.Errorf("new client: user agent %q has a line break", opts.UserAgent)
+	}
+	if opts.Credential == nil {
+		opts.Credential = DockerCredentials()
+	}
+	if opts.Transport == nil {
+		opts.Transport = NewTransport(opts.Timeouts)
+	}
+	c := &Client{opts: opts, tokens: newTokenCache(), scheme: make(map[string]bool)}
+	c.bare = &http.Client{Transport: opts.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	c.auth = &auth.Client{
+		Client:     &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
+		Header:     http.Header{"User-Agent": {opts.UserAgent}},
+		Credential: orasCredential(opts.Credential),
+		Cache:      c.tokens,
+		ClientID:   "soci",
+	}
+	return c, nil
+}
+
+// NewTransport returns the transport that NewClient makes by default: for a
+// caller who wants to set its TLS.
+func NewTransport(t Timeouts) *http.Transport {
+	t = t.withDefaults()
+	dialer := &net.Dialer{Timeout: t.Dial, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    t.Dial,
+		ResponseHeaderTimeout:  t.Header,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    64, // spans come in bursts of parallel ranges
+		MaxResponseHeaderBytes: 256 << 10,
+		ReadBufferSize:         64 << 10,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+}
+
+// Close drops the idle connections. The client stays usable.
+func (c *Client) Close() error {
+	c.bare.CloseIdleConnections()
+	return nil
+}
 
 // Repository returns the repository of ref, a reference such as
-// "localhost:5000/go:1.26" (its tag or digest is ignored).
-func (c *Client) Repository(ref string) (*Repository, error) { panic("not yet") }
-
-// Repository is one repository of a registry. It satisfies index.Store.
-type Repository struct{}
-
-// Resolve returns the descriptor of the manifest that tag or digest names.
-func (r *Repository) Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
-	panic("not yet")
+// "localhost:5000/go:1.26" (its tag or digest is ignored). It makes no request.
+func (c *Client) Repository(ref string) (*Repository, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, fmt.Errorf("parse reference %q: %w", ref, err)
+	}
+	r := orasregistry.Reference{Registry: reference.Domain(named), Repository: reference.Path(named)}
+	if err := r.ValidateRegistry(); err != nil {
+		return nil, fmt.Errorf("parse reference %q: %w", ref, err)
+	}
+	return &Repository{client: c, ref: r}, nil
 }
 
-// Fetch opens the manifest or blob of desc. The reader fails at its end if
-// size or digest do not match.
-func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	panic("not yet")
+// plainHTTP reports whether host is spoken to without TLS. A loopback host is
+// asked, until it has answered.
+func (c *Client) plainHTTP(ctx context.Context, host string) (bool, error) {
+	if c.opts.PlainHTTP || !isLoopback(host) {
+		return c.opts.PlainHTTP, nil
+	}
+	c.mu.Lock()
+	plain, known := c.scheme[host]
+	c.mu.Unlock()
+	if known {
+		return plain, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/v2/", nil)
+	if err != nil {
+		return false, fmt.Errorf("ask %s for https: %w", host, scrubbed(err))
+	}
+	res, err := c.guard(req, c.bare.Do, 0)
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err == nil:
+		_ = res.Body.Close() // only the handshake was of interest
+	case isPlain(err):
+		plain = true
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return !hasPort(host), nil // nobody there, now
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scheme[host] = plain
+	return plain, nil
 }
 
-// Exists reports whether the repository has desc.
-func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	panic("not yet")
+// isPlain reports whether a TLS handshake failed because the server has no TLS.
+func isPlain(err error) bool {
+	var rec tls.RecordHeaderError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &rec)
 }
 
-// Push uploads the manifest or blob of desc unless it is there already. A manifest with a subject becomes its referrer.
-func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
-	panic("not yet")
+func hasPort(host string) bool {
+	_, port, err := net.SplitHostPort(host)
+	return err == nil && port != ""
 }
 
-// Tag points tag at the manifest desc.
-func (r *Repository) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
-	panic("not yet")
+// isLoopback reports whether host, with or without port, is this machine.
+func isLoopback(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	return name == "localhost" || net.ParseIP(name).IsLoopback()
 }
-
-// Referrers lists the manifests of artifactType whose subject is the manifest subject.
-func (r *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
-	panic("not yet")
-}
-
-// Blob returns a ranged reader of the blob desc, whose size must be known. It makes no request.
-func (r *Repository) Blob(desc ocispec.Descriptor) *Blob { panic("not yet") }
-
-// Blob reads ranges of one blob. It is safe for concurrent use and satisfies fs.Source.
-type Blob struct{}
-
-// Size is the blob's size in bytes.
-func (b *Blob) Size() int64 { panic("not yet") }
-
-// ReadAt fills p with the bytes at off, all of them or an error.
-func (b *Blob) ReadAt(ctx context.Context, p []byte, off int64) error { panic("not yet") }
-
-// Open streams the blob from its beginning, resuming by range where a body is
-// cut short, and verifies size and digest at its end.
-func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) { panic("not yet") }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+)
+
+// Open streams the blob from its beginning, resuming by range where a body is
+// cut short, and verifies size and digest at its end. The stream ends with ctx.
+func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) {
+	s := &stream{blob: b, a: attempts{blob: b, backoff: b.repo.client.backoff()}}
+	err := checkDescriptor(b.desc)
+	if err == nil {
+		s.hash = b.desc.Digest.Algorithm().Hash()
+		s.open = func() error { return s.reopen(ctx) }
+		s.wait = func(err error) error { return s.a.backoff.next(ctx, err) }
+		err = s.open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s in %s: %w", b.desc.Digest, b.repo.Name(), ended(ctx, err))
+	}
+	return s, nil
+}
+
+// stream is a blob being read from begin to end.
+type stream struct {
+	blob *Blob
+	a    attempts
+	hash hash.Hash
+	ans  *answer // nil between two requests
+	off  int64   // bytes read so far
+	mark int64   // off at the last failure
+	err  error   // what every further Read returns
+
+	open func() error      // opens ans at off
+	wait func(error) error // waits before the next attempt, or says that there is none
+}
+
+// reopen opens the body at s.off, with as many requests as it takes.
+func (s *stream) reopen(ctx context.Context) error {
+	for {
+		// A resumed body is asked for by range; the first is not, for the sake of simple servers.
+		ans, err := s.a.open(ctx, span{s.off, s.blob.desc.Size - s.off}, s.off == 0)
+		if err == nil {
+			s.ans = ans
+			return nil
+		}
+		if err := s.a.backoff.next(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.read(p)
+	if err != nil {
+		s.close()
+		s.err = err
+		if !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			s.err = fmt.Errorf("read %s in %s: %w", s.blob.desc.Digest, s.blob.repo.Name(), err)
+		}
+		return n, s.err
+	}
+	return n, nil
+}
+
+func (s *stream) read(p []byte) (int, error) {
+	for {
+		if s.off == s.blob.desc.Size {
+			return 0, s.verify()
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+		if s.ans == nil {
+			if err := s.open(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := s.ans.body.Read(p[:min(int64(len(p)), s.ans.n)])
+		s.off, s.ans.n = s.off+int64(n), s.ans.n-int64(n)
+		s.hash.Write(p[:n])
+		if s.off == s.blob.desc.Size || err == nil && s.ans.n > 0 {
+			if n > 0 {
+				return n, nil
+			}
+			continue
+		}
+		if err := s.interrupted(err); err != nil || n > 0 {
+			return n, err
+		}
+	}
+}
+
+// interrupted ends a body before the blob's end and waits for the next attempt.
+func (s *stream) interrupted(err error) error {
+	ans := s.ans
+	s.close()
+	s.a.backoff.progress(s.off - s.mark)
+	s.mark = s.off
+	if ans.n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+		if !s.a.backoff.more() { // the answer was shorter than asked for, but good
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
+	return s.wait(s.blob.broken(ans, err))
+}
+
+// verify returns io.EOF if the blob is what its descriptor promised.
+func (s *stream) verify() error {
+	want := s.blob.desc.Digest
+	if got := fmt.Sprintf("%s:%x", want.Algorithm(), s.hash.Sum(nil)); got != want.String() {
+		return fmt.Errorf("digest is %s: %w", got, ErrDigest)
+	}
+	return io.EOF
+}
+
+func (s *stream) close() {
+	if s.ans != nil {
+		_ = s.ans.body.Close() // a read-only body has nothing to tell
+		s.ans = nil
+	}
+}
+
+// Close ends the stream.
+func (s *stream) Close() error {
+	s.close()
+	if s.err == nil {
+		s.err = os.ErrClosed
+	}
+	return nil
+}
