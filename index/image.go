@@ -109,8 +109,6 @@ func readTree(ctx context.Context, store Fetcher, image ocispec.Descriptor) (*tr
 			return nil, err
 		case c.kind != kindImage:
 			return nil, fmt.Errorf("read image %s: its config is not that of an image", image.Digest)
-		case c.manifest == nil:
-			return nil, fmt.Errorf("fetch %s: %w", image.Digest, errdefs.ErrNotFound)
 		}
 		c.desc.Platform = &c.platform
 		t.children = []child{c}
@@ -151,7 +149,7 @@ func (t *tree) add(ctx context.Context, store Fetcher, x *imageIndex, depth int)
 		c, err := readChild(ctx, store, d)
 		switch {
 		case errors.Is(err, errdefs.ErrNotFound):
-			c = child{desc: d} // its config is missing: of no platform that could be known
+			c = child{desc: d} // it or its config is missing: of no platform that could be known
 		case err != nil:
 			return err
 		}
@@ -160,7 +158,7 @@ func (t *tree) add(ctx context.Context, store Fetcher, x *imageIndex, depth int)
 	return nil
 }
 
-// readChild finds out what the manifest of d is.
+// readChild finds out what the manifest of d is. A manifest may be missing if its descriptor has the platform.
 func readChild(ctx context.Context, store Fetcher, d descriptor) (child, error) {
 	c := child{desc: d, kind: classify(d.Descriptor)}
 	if c.kind != kindImage {
@@ -171,10 +169,7 @@ func readChild(ctx context.Context, store Fetcher, d descriptor) (child, error) 
 	}
 	m, err := fetchManifest(ctx, store, d.Descriptor)
 	switch {
-	case errors.Is(err, errdefs.ErrNotFound):
-		if d.Platform == nil {
-			c.kind = kindOther
-		}
+	case errors.Is(err, errdefs.ErrNotFound) && d.Platform != nil:
 		return c, nil
 	case err != nil:
 		return child{}, err

@@ -102,6 +102,13 @@ func (s *Store) Pushed() []ocispec.Descriptor {
 	return slices.Clone(s.pushed)
 }
 
+// ForgetPushed makes Pushed begin anew.
+func (s *Store) ForgetPushed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushed = nil
+}
+
 // Fetch opens content.
 func (s *Store) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
