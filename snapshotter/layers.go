@@ -3,7 +3,6 @@
 package snapshotter
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -242,7 +241,7 @@ type LayerStats struct {
 }
 
 // stats returns the counters of the layers that are being served.
-func (s *layers) stats(ctx context.Context) []LayerStats {
+func (s *layers) stats() []LayerStats {
 	s.mu.Lock()
 	all := make([]*layer, 0, len(s.m))
 	for _, l := range s.m {
@@ -251,9 +250,6 @@ func (s *layers) stats(ctx context.Context) []LayerStats {
 	s.mu.Unlock()
 	var out []LayerStats
 	for _, l := range all {
-		if ctx.Err() != nil {
-			break
-		}
 		l.mu.Lock()
 		if l.path != "" {
 			out = append(out, LayerStats{l.state.Layer, l.path, l.data.Stats()})

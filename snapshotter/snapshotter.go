@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/opencontainers/go-digest"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/fs"
@@ -135,21 +136,61 @@ func New(ctx context.Context, opts Options) (*Snapshotter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter: %w", err)
 	}
-	p := ports{repos: registryRepositories(opts.Registry)}
-	spans, err := span.Open(spansDir(opts.Root), opts.Spans)
+	s, err := open(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshotter: %w", err)
-	}
-	p.spans = spans
-	mnt := filepath.Join(opts.Root, "snapshotter", "mnt")
-	if p.mount, err = mountFS(mnt, opts); err != nil {
-		return nil, fmt.Errorf("open snapshotter: %w", errors.Join(err, spans.Close()))
-	}
-	s, err := newSnapshotter(ctx, opts, p)
-	if err != nil {
-		return nil, fmt.Errorf("open snapshotter: %w", errors.Join(err, p.mount.Close(), spans.Close()))
+		return nil, fmt.Errorf("open snapshotter at %s: %w", opts.Root, err)
 	}
 	return s, nil
+}
+
+func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
+	var undo []func() error
+	defer func() {
+		for i := len(undo) - 1; err != nil && i >= 0; i-- {
+			err = errors.Join(err, undo[i]())
+		}
+	}()
+	// The metadata is locked first: whoever else has it has the mount, too.
+	ms, err := openMetadata(ctx, opts.Root)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, ms.Close)
+	spans, err := span.Open(spansDir(opts.Root), opts.Spans)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, spans.Close)
+	m, err := mountFS(filepath.Join(opts.Root, "snapshotter", "mnt"), opts)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, m.Close)
+	return newSnapshotter(ctx, opts, ms, ports{mount: m, spans: spans, repos: registryRepositories(opts.Registry)})
+}
+
+// openMetadata opens the metadata store, which nobody else may have open.
+func openMetadata(ctx context.Context, root string) (*storage.MetaStore, error) {
+	dir := filepath.Join(root, "snapshotter")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	db := filepath.Join(dir, "metadata.db")
+	ms, err := storage.NewMetaStore(db, func(o *bbolt.Options) error {
+		o.Timeout = dbLockTimeout
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = ms.WithTransaction(ctx, false, func(context.Context) error { return nil })
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errors.New("another daemon has it open")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", db, errors.Join(err, ms.Close()))
+	}
+	return ms, nil
 }
 
 func spansDir(root string) string { return filepath.Join(root, "soci", "spans") }
@@ -180,28 +221,19 @@ func unmountAll(dir string) error {
 	return nil
 }
 
-func newSnapshotter(ctx context.Context, opts Options, p ports) (*Snapshotter, error) {
+func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p ports) (*Snapshotter, error) {
 	dir := filepath.Join(opts.Root, "snapshotter")
 	states := filepath.Join(opts.Root, "soci", "layers")
-	for _, d := range []string{dir, states} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	ms, err := storage.NewMetaStore(filepath.Join(dir, "metadata.db"), func(o *bbolt.Options) error {
-		o.Timeout = dbLockTimeout
-		return nil
-	})
-	if err != nil {
+	if err := os.MkdirAll(states, 0o700); err != nil {
 		return nil, err
 	}
 	inner, err := overlay.NewSnapshotter(dir, overlay.WithMetaStore(ms), overlay.AsynchronousRemove)
 	if err != nil {
-		return nil, errors.Join(err, ms.Close())
+		return nil, err
 	}
 	ov, ok := inner.(overlaySnapshotter)
 	if !ok {
-		return nil, errors.Join(errors.New("overlay snapshotter has no Cleanup"), ms.Close())
+		return nil, errors.New("overlay snapshotter has no Cleanup")
 	}
 	s := &Snapshotter{
 		inner:  ov,
@@ -223,7 +255,7 @@ func newSnapshotter(ctx context.Context, opts Options, p ports) (*Snapshotter, e
 		s.images.find.V2 = s.images.find.V2 || v == index.V2
 	}
 	if err := s.restore(ctx); err != nil {
-		return nil, errors.Join(err, ms.Close())
+		return nil, err
 	}
 	return s, nil
 }
@@ -300,7 +332,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 func (s *Snapshotter) Cleanup(ctx context.Context) error { return s.inner.Cleanup(ctx) }
 
 // Layers returns the counters of the layers that are being served.
-func (s *Snapshotter) Layers(ctx context.Context) []LayerStats { return s.layers.stats(ctx) }
+func (s *Snapshotter) Layers() []LayerStats { return s.layers.stats() }
 
 // Close unmounts the file system and closes the snapshotter, which must not be
 // in use. What is on disk stays for the next New.

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package metrics is what the daemon shows to Prometheus.
+//
+// A Metrics is told of what happens, and asks for the layers' counters when it
+// is read:
+//
+//	m := metrics.New()
+//	opts.OnDecision, opts.OnOperation = m.Decision, m.Operation
+//	m.Layers(snapshotter.Layers)
+//	mux.Handle("/metrics", m.Handler())
+//
+// # Limits
+//
+// Series of operations are kept for the last 1,024 layers and indexes.
+//
+// # Decisions
+//
+//   - Names, labels and buckets that the incumbent has are the same here. What is
+//     about a layer disappears with the layer.
+package metrics
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/seekoci/seekoci/snapshotter"
+)
+
+const (
+	namespace  = "soci"
+	subsystem  = "fs"
+	maxObjects = 1024
+)
+
+// Metrics is the daemon's metrics. It is safe for concurrent use.
+type Metrics struct {
+	reg       *prometheus.Registry
+	decisions *prometheus.CounterVec
+	count     *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+
+	mu      sync.Mutex
+	objects []string // label values in count and duration, least recently seen first; guarded by mu
+}
+
+// New returns metrics of nothing yet.
+func New() *Metrics {
+	m := &Metrics{
+		reg: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: "snapshotter", Name: "decisions_total",
+			Help: "What became of snapshots that containerd asked for, and why.",
+		}, []string{"kind", "reason"}),
+		count: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "operation_count",
+			Help: "The count of snapshotter operations. Broken down by operation type and layer sha.",
+		}, []string{"operation_type", "layer"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "operation_duration_milliseconds",
+			Help:    "Latency in milliseconds of snapshotter operations. Broken down by operation type and layer sha.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 15),
+		}, []string{"operation_type", "layer"}),
+	}
+	m.reg.MustRegister(m.decisions, m.count, m.duration,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{})
+}
+
+// Decision counts a decision of the snapshotter.
+func (m *Metrics) Decision(d snapshotter.Decision) {
+	m.decisions.WithLabelValues(string(d.Kind), string(d.Reason)).Inc()
+	switch d.Reason {
+	case snapshotter.ReasonMount, snapshotter.ReasonPrepare:
+		m.seen(d.Layer, func(l string) { m.count.WithLabelValues("fuse_mount_failure_count", l).Inc() })
+	case snapshotter.ReasonUnpack:
+		m.seen(d.Layer, func(l string) { m.count.WithLabelValues("local_mount_failure_count", l).Inc() })
+	}
+}
+
+// Operation counts an operation on a layer or index that took d.
+func (m *Metrics) Operation(op snapshotter.Operation, object digest.Digest, d time.Duration) {
+	m.seen(object, func(l string) {
+		m.count.WithLabelValues(string(op), l).Inc()
+		m.duration.WithLabelValues(string(op), l).Observe(float64(d) / float64(time.Millisecond))
+	})
+}
+
+// seen calls add for an object, and drops the series of the object not seen for longest.
+func (m *Metrics) seen(object digest.Digest, add func(string)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := object.String()
+	if i := slices.Index(m.objects, o); i >= 0 {
+		m.objects = slices.Delete(m.objects, i, i+1)
+	}
+	m.objects = append(m.objects, o)
+	if len(m.objects) > maxObjects {
+		old := prometheus.Labels{"layer": m.objects[0]}
+		m.objects = slices.Delete(m.objects, 0, 1)
+		m.count.DeletePartialMatch(old)
+		m.duration.DeletePartialMatch(old)
+	}
+	add(o)
+}
+
+// Layers makes the counters of the layers that list returns part of the metrics.
+func (m *Metrics) Layers(list func() []snapshotter.LayerStats) {
+	m.reg.MustRegister(layers{list})
+}
+
+// layers collects the counters of the layers being served.
+type layers struct {
+	list func() []snapshotter.LayerStats
+}
+
+// series is one counter of a layer.
+type series struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(snapshotter.LayerStats) int64
+}
+
+func layerSeries() []series {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, subsystem, name), help, []string{"digest", "mountpoint"}, nil)
+	}
+	return []series{
+		{desc("layer_fetched_size_bytes", "Total fetched size of the layer."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.BytesFetched }},
+		{desc("layer_size_bytes", "Total size of the layer."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.CompressedLen }},
+		{desc("layer_served_bytes", "Uncompressed bytes of the layer that were read."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.BytesServed }},
+		{desc("layer_spans", "Spans of the layer."), prometheus.GaugeValue,
+			func(s snapshotter.LayerStats) int64 { return int64(s.Spans.Spans) }},
+		{desc("layer_spans_present", "Spans of the layer that are on disk."), prometheus.GaugeValue,
+			func(s snapshotter.LayerStats) int64 { return int64(s.Spans.SpansPresent) }},
+		{desc("layer_spans_fetched_total", "Spans of the layer fetched since the daemon started."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.SpansFetched }},
+		{desc("layer_requests_total", "Range requests made for the layer."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.Requests }},
+		{desc("layer_fetch_errors_total", "Range requests for the layer that failed."), prometheus.CounterValue,
+			func(s snapshotter.LayerStats) int64 { return s.Spans.FetchErrors }},
+	}
+}
+
+// Describe sends nothing: which layers there are changes.
+func (layers) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the counters.
+func (l layers) Collect(ch chan<- prometheus.Metric) {
+	all := layerSeries()
+	for _, s := range l.list() {
+		for _, m := range all {
+			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(m.value(s)), s.Layer.String(), s.Path)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/seekoci/seekoci/cmd/internal/version"
+	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/config"
+	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/metrics"
+	"github.com/seekoci/seekoci/registry"
+	"github.com/seekoci/seekoci/snapshotter"
+)
+
+// stopTimeout bounds each step of a stop: waiting for requests, unmounting.
+const stopTimeout = 10 * time.Second
+
+// options is what the command line says.
+type options struct {
+	address, root string
+	config        config.Config
+	log           *slog.Logger
+}
+
+// serve runs the daemon until ctx is over.
+func serve(ctx context.Context, o options) (err error) {
+	root, err := filepath.Abs(o.root)
+	if err != nil {
+		return fmt.Errorf("root %s: %w", o.root, err)
+	}
+	ro := o.config.Registry()
+	ro.UserAgent = "soci-snapshotter/" + version.Version
+	client, err := registry.NewClient(ro)
+	if err != nil {
+		return err
+	}
+	m := metrics.New()
+	so := o.config.Options()
+	so.Root, so.Registry, so.Log = root, client, o.log
+	so.OnDecision, so.OnOperation = m.Decision, m.Operation
+	start := time.Now()
+	sn, err := snapshotter.New(ctx, so)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bounded("close snapshotter", sn.Close)) }()
+	m.Layers(sn.Layers)
+	l, err := listen(ctx, o.address)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveSnapshots(gctx, l, sn, o.log) })
+	if err := serveHTTP(gctx, g, o.config, m); err != nil {
+		g.Go(func() error { return err })
+	} else {
+		o.log.Info("serving", "address", o.address, "root", root, "version", version.Version, "revision", version.Revision(), "dur", time.Since(start))
+		notify(o.log, daemon.SdNotifyReady)
+	}
+	<-gctx.Done()
+	notify(o.log, daemon.SdNotifyStopping)
+	o.log.Info("stopping")
+	return g.Wait()
+}
+
+// serveSnapshots serves the gRPC API until ctx is over, then lets requests end.
+func serveSnapshots(ctx context.Context, l net.Listener, sn *snapshotter.Snapshotter, log *slog.Logger) error {
+	rpc := grpc.NewServer(grpc.UnaryInterceptor(contain(log)), grpc.StreamInterceptor(containStream(log)))
+	snapshotsapi.RegisterSnapshotsServer(rpc, snapshotservice.FromSnapshotter(sn))
+	served := make(chan error, 1)
+	go func() { served <- rpc.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve snapshots: %w", err)
+	case <-ctx.Done():
+	}
+	graceful := make(chan struct{})
+	go func() { rpc.GracefulStop(); close(graceful) }()
+	select {
+	case <-graceful:
+	case <-time.After(stopTimeout):
+		rpc.Stop() // makes GracefulStop return
+		<-graceful
+	}
+	return <-served
+}
+
+// contain makes an error of a panic in a request, so that one bad layer does
+// not take the node's other containers along.
+func contain(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (_ any, err error) {
+		defer recovered(ctx, log, info.FullMethod, &err)
+		return h(ctx, req)
+	}
+}
+
+func containStream(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+		defer recovered(ss.Context(), log, info.FullMethod, &err)
+		return h(srv, ss)
+	}
+}
+
+func recovered(ctx context.Context, log *slog.Logger, method string, err *error) {
+	if v := recover(); v != nil {
+		log.ErrorContext(ctx, "internal error", "method", method, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		*err = status.Errorf(codes.Internal, "%s: internal error: %v", method, v)
+	}
+}
+
+// bounded runs f, and gives up waiting for it after stopTimeout.
+func bounded(what string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("%s: not done after %v", what, stopTimeout)
+	}
+}
+
+// notify tells systemd, if it is there.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("notify systemd", "state", state, "error", err)
+	}
+}
