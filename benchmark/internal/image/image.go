@@ -202,8 +202,21 @@ func (i *Image) Push(ctx context.Context, ref string) error {
 	return push(ctx, i.Dir, layoutTag, ref)
 }
 
-// PushLayout copies the image that an OCI layout directory holds under tag, with everything it refers to, to ref.
-func PushLayout(ctx context.Context, dir, tag, ref string) error { return push(ctx, dir, tag, ref) }
+// PushRoot copies the one image that an OCI layout directory holds, with everything it refers to, to ref.
+func PushRoot(ctx context.Context, dir, ref string) error {
+	p, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+	if err != nil {
+		return err
+	}
+	var root ocispec.Index
+	if err := json.Unmarshal(p, &root); err != nil {
+		return fmt.Errorf("read index of layout %s: %w", dir, err)
+	}
+	if len(root.Manifests) != 1 {
+		return fmt.Errorf("read index of layout %s: it lists %d images, not one", dir, len(root.Manifests))
+	}
+	return push(ctx, dir, root.Manifests[0].Digest.String(), ref)
+}
 
 func push(ctx context.Context, dir, tag, ref string) error {
 	from, err := oci.NewFromFS(ctx, os.DirFS(dir))
