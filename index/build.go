@@ -94,7 +94,7 @@ func Build(ctx context.Context, store Store, manifest ocispec.Descriptor, versio
 	if err != nil {
 		return nil, ocispec.Descriptor{}, err
 	}
-	var q queue
+	q := queue{limit: maxHeld}
 	defer q.close()
 	x, desc, err := build(ctx, store, m, manifest, version, opts.withDefaults(), &q)
 	if err != nil {

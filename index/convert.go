@@ -58,7 +58,13 @@ func Convert(ctx context.Context, store Store, image ocispec.Descriptor, targets
 	if err != nil {
 		return nil, fmt.Errorf("convert image %s: %w", image.Digest, err)
 	}
-	c := &converter{store: store, opts: opts.withDefaults(), tree: t, moved: make(map[digest.Digest]digest.Digest)}
+	c := &converter{
+		store: store,
+		opts:  opts.withDefaults(),
+		tree:  t,
+		queue: queue{limit: maxHeld},
+		moved: make(map[digest.Digest]digest.Digest),
+	}
 	defer c.queue.close()
 	if err := c.buildIndexes(ctx, chosen); err != nil {
 		return nil, err

@@ -14,18 +14,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxHeld is how many bytes of content a queue keeps in memory.
+// maxHeld is how many bytes of zTOCs a build keeps in memory.
 const maxHeld = 64 << 20
 
 // queue is what is to be pushed when all of it is known to be good, in order.
-// The zero queue is empty; close it. hold may be called from many goroutines.
+// Close it. hold may be called from many goroutines.
 type queue struct {
+	limit  int64 // bytes that hold keeps in memory
 	blobs  []blob
 	queued map[key]bool
 
 	mu    sync.Mutex // guards what follows
 	held  int64      // bytes in memory
-	files []*os.File // unlinked, with the content beyond maxHeld
+	files []*os.File // unlinked, with the content beyond limit
 }
 
 // key tells blobs apart: one content may be there under two media types.
@@ -43,7 +44,7 @@ type blob struct {
 func (q *queue) hold(p []byte) (io.ReaderAt, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held+int64(len(p)) <= maxHeld {
+	if q.held+int64(len(p)) <= q.limit {
 		q.held += int64(len(p))
 		return bytes.NewReader(p), nil
 	}

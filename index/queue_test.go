@@ -18,12 +18,12 @@ import (
 func TestQueueSpills(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	var q queue
+	q := queue{limit: 100}
 	defer q.close()
 	s := new(indextest.Store)
 	var want []digest.Digest
 	for i := range 3 {
-		p := bytes.Repeat([]byte{byte(i + 1)}, maxHeld/2)
+		p := bytes.Repeat([]byte{byte(i + 1)}, 50)
 		r, err := q.hold(p)
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +60,7 @@ func TestQueueSpills(t *testing.T) {
 
 func TestQueueNoRoom(t *testing.T) {
 	t.Setenv("TMPDIR", "/nonexistent")
-	q := queue{held: maxHeld}
+	var q queue
 	if _, err := q.hold([]byte("x")); err == nil {
 		t.Error("no error")
 	}
