@@ -146,7 +146,7 @@ func TestUncompressed(t *testing.T) {
 func TestPadding(t *testing.T) {
 	files := ztoctest.Files(5, 0)
 	plain := mustTar(t, files, ztoctest.TarOptions{})
-	for _, padding := range []int{1, 512, 9728, 2 << 20} {
+	for _, padding := range []int{1, 9728, 1 << 20} {
 		archive := mustTar(t, files, ztoctest.TarOptions{Padding: padding})
 		for _, enc := range []ztoctest.Member{{Level: 6}, {Level: 0}, {Level: 6, FlushEvery: 5000}} {
 			layer := mustGzip(t, archive, enc)

@@ -46,7 +46,7 @@ func (z *ZInfo) Verify(id int, src []byte) error {
 	var text [len("sha256:") + 2*sha256.Size]byte
 	hex.Encode(text[copy(text[:], "sha256:"):], sum[:])
 	if string(text[:]) != string(s.Digest) {
-		return fmt.Errorf("verify span %d: %w: have %s, want %s", id, ErrDigest, text[:], s.Digest)
+		return fmt.Errorf("verify span %d: %w: have %s, want %s", id, ErrDigest, string(text[:]), s.Digest)
 	}
 	return nil
 }
@@ -87,8 +87,7 @@ func (z *ZInfo) Decode(dst []byte, id int, src []byte) error {
 	if s.Out.End() >= z.UncompressedSize {
 		return nil // tar padding may follow, which the zTOC does not count
 	}
-	var more [1]byte
-	if n, _ := inflateFull(d, more[:]); n != 0 {
+	if n, _ := inflateFull(d, d.Scratch[:]); n != 0 {
 		return z.decodeError(id, len(dst), errOutput)
 	}
 	return nil

@@ -57,10 +57,17 @@ func (z *ZTOC) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("marshal zTOC: %w", err)
 	}
+	p := z.encode(flatbuffers.NewBuilder(size), checkpoints)
+	if len(p) > MaxSize {
+		return nil, fmt.Errorf("marshal zTOC: %w: %d bytes", ErrLimit, len(p))
+	}
+	return p, nil
+}
 
+// encode writes z with b.
+func (z *ZTOC) encode(b *flatbuffers.Builder, checkpoints []byte) []byte {
 	// FlatBuffers grow from the back: what is created first comes last. The order
 	// here is the incumbent's and therefore part of the format.
-	b := flatbuffers.NewBuilder(size)
 	ver := b.CreateString(z.Version)
 	tool := b.CreateString(z.BuildTool)
 	toc := marshalTOC(b, z.TOC)
@@ -73,11 +80,7 @@ func (z *ZTOC) Marshal() ([]byte, error) {
 	flat.ZtocAddUncompressedArchiveSize(b, z.ZInfo.UncompressedSize)
 	flat.ZtocAddCompressionInfo(b, info)
 	b.Finish(flat.ZtocEnd(b))
-	p := b.FinishedBytes()
-	if len(p) > MaxSize {
-		return nil, fmt.Errorf("marshal zTOC: %w: %d bytes", ErrLimit, len(p))
-	}
-	return p, nil
+	return b.FinishedBytes()
 }
 
 // marshalSize checks what the builder cannot encode and returns an upper bound of

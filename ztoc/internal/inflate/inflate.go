@@ -24,8 +24,8 @@
 //     each stream; only layers of very many tiny members notice.
 //   - klauspost looks 10 bits beyond the end of every block but the last, where the
 //     next block must be. At the end of a piece there is none: a Resumer feeds it
-//     set bits there. They are a block of the reserved type, so that decoding stops
-//     exactly at the end of the piece, and never makes up a byte.
+//     zero bits there, too few for the header of the stored block they begin. So
+//     decoding stops exactly at the end of the piece, and never makes up a byte.
 //   - When a stored block follows, klauspost counts the bytes it has looked ahead
 //     twice. A Scanner corrects the position by what has been taken from the input.
 package inflate

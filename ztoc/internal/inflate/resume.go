@@ -16,6 +16,8 @@ const resumeBuffer = 16 << 10
 // Resumer inflates pieces of streams, one after another, without allocating once
 // it is warm.
 type Resumer struct {
+	Scratch [1]byte // for the caller's use: it saves an allocation
+
 	src piece
 	buf *bufio.Reader // over src
 	r   resetter
@@ -48,8 +50,8 @@ func (z *Resumer) Resume(src []byte, skip, cut uint8, window []byte) error {
 // Restart begins a new stream at the next byte of the input.
 func (z *Resumer) Restart() error { return z.r.Reset(z.buf, nil) }
 
-// Read inflates into p, as Scanner.Read does. Where the input ends between blocks
-// the error is neither io.EOF nor any particular other one.
+// Read inflates into p. It returns io.EOF behind a final block, and
+// io.ErrUnexpectedEOF where the input ends before, between blocks too.
 func (z *Resumer) Read(p []byte) (int, error) { return z.r.Read(p) }
 
 // ReadByte returns the next byte of the input, behind a stream's end.
@@ -58,7 +60,7 @@ func (z *Resumer) ReadByte() (byte, error) { return z.buf.ReadByte() }
 // Release drops the reference to the input.
 func (z *Resumer) Release() { z.src.reset(nil, 0) }
 
-// piece reads a slice of a stream, followed by lookahead set bits.
+// piece reads a slice of a stream, followed by lookahead zero bytes.
 type piece struct {
 	body []byte // all but the last byte
 	tail [1 + lookahead]byte
@@ -69,7 +71,7 @@ type piece struct {
 // behind a block.
 const lookahead = 2
 
-// reset makes p read src, of whose last byte the cut high-order bits are set.
+// reset makes p read src, of whose last byte the cut high-order bits are cleared.
 func (p *piece) reset(src []byte, cut uint8) {
 	p.body, p.rest = nil, nil
 	if len(src) == 0 {
@@ -77,7 +79,7 @@ func (p *piece) reset(src []byte, cut uint8) {
 	}
 	last := len(src) - 1
 	p.body = src[:last]
-	p.tail = [...]byte{src[last] | ^(0xff >> cut), 0xff, 0xff}
+	p.tail = [1 + lookahead]byte{src[last] & (0xff >> cut)}
 	p.rest = p.tail[:]
 }
 

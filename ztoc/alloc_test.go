@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package ztoc_test
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+// TestDecodeAllocs is not built for the race detector, under which pools forget on purpose.
+func TestDecodeAllocs(t *testing.T) {
+	// A pool forgets at a collection and when the number of processors changes,
+	// which AllocsPerRun sets to one.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	z, layer, _ := sample(t)
+	id := 0
+	var dst []byte
+	for _, s := range z.Spans {
+		dst = make([]byte, max(len(dst), int(s.Out.Len)))
+	}
+	run := func() {
+		s := z.Spans[id%len(z.Spans)]
+		src := layer[s.In.Off:s.In.End()]
+		if err := z.Verify(id%len(z.Spans), src); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Decode(dst[:s.Out.Len], id%len(z.Spans), src); err != nil {
+			t.Fatal(err)
+		}
+		id++
+	}
+	for range 2 * len(z.Spans) {
+		run() // Huffman tables grow to what the layer needs
+	}
+	if n := testing.AllocsPerRun(4*len(z.Spans), run); n != 0 {
+		t.Errorf("%v allocations a span, want none", n)
+	}
+}
