@@ -66,7 +66,15 @@ func convert(ctx context.Context, e *env, cmd *cli.Command) error {
 		return err
 	}
 	if !cmd.Bool("force") {
-		opts.Reuse = e.reuse()
+		images, err := e.images(ctx)
+		if err != nil {
+			return err
+		}
+		to, err := e.store(ctx)
+		if err != nil {
+			return err
+		}
+		opts.Reuse = e.reuse(ctx, images, to)
 	}
 	return e.convertImage(ctx, src, dest, sel, opts)
 }

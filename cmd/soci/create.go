@@ -64,7 +64,11 @@ func create(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	defer release()
 	if !cmd.Bool("force") {
-		opts.Reuse = e.reuse()
+		to, err := e.store(ctx)
+		if err != nil {
+			return err
+		}
+		opts.Reuse = e.reuse(ctx, to)
 	}
 	for _, m := range manifests {
 		if err := e.createOne(ctx, st, img, m, opts); err != nil {

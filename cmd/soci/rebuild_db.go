@@ -3,14 +3,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v3"
 
 	"github.com/seekoci/seekoci/cmd/internal/artifacts"
+	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/index"
 )
 
@@ -45,7 +49,7 @@ func rebuildDB(ctx context.Context, e *env, _ *cli.Command) error {
 // manifests tells of the image manifests in containerd which image and
 // platform they are of. An image that cannot be read is left out, with a warning.
 func (e *env) manifests(ctx context.Context) (map[digest.Digest]artifacts.Image, error) {
-	images, err := e.images(ctx)
+	content, err := e.images(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,9 +61,13 @@ func (e *env) manifests(ctx context.Context) (map[digest.Digest]artifacts.Image,
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
+	// A manifest may be in several images: the one that was indexed comes last and counts.
+	slices.SortStableFunc(list, func(a, b images.Image) int {
+		return cmp.Compare(len(a.Labels[store.LabelIndex]), len(b.Labels[store.LabelIndex]))
+	})
 	known := make(map[digest.Digest]artifacts.Image)
 	for _, img := range list {
-		manifests, err := index.Manifests(ctx, images, img.Target)
+		manifests, err := index.Manifests(ctx, content, img.Target)
 		if ctx.Err() != nil {
 			return nil, err
 		}

@@ -16,33 +16,32 @@ import (
 	"github.com/seekoci/seekoci/index"
 )
 
+// overlay opens containerd's content store and the soci store.
+func (e *env) overlay(ctx context.Context) (o store.Overlay, err error) {
+	if o.Images, err = e.images(ctx); err != nil {
+		return o, err
+	}
+	o.Artifacts, err = e.layout(ctx)
+	return o, err
+}
+
 // indexStore is the store to index an image with: the image is read from
 // containerd, its index goes to the store of --content-store.
 func (e *env) indexStore(ctx context.Context) (contentStore, error) {
-	o, err := e.overlay(ctx)
-	if err != nil || !e.useSOCI {
-		return o.Images, err
+	if !e.useSOCI {
+		return e.images(ctx)
 	}
-	return o, nil
+	return e.overlay(ctx)
 }
 
 // convertStore is the store to convert an image with: whatever becomes part of
 // the image goes to containerd, and to the soci store too if that is asked for.
 func (e *env) convertStore(ctx context.Context) (contentStore, error) {
+	if !e.useSOCI {
+		return e.images(ctx)
+	}
 	o, err := e.overlay(ctx)
-	if err != nil || !e.useSOCI {
-		return o.Images, err
-	}
-	return store.Tee{Overlay: o}, nil
-}
-
-// overlay opens containerd's content store and, if it is in use, the soci store.
-func (e *env) overlay(ctx context.Context) (o store.Overlay, err error) {
-	if o.Images, err = e.images(ctx); err != nil || !e.useSOCI {
-		return o, err
-	}
-	o.Artifacts, err = e.layout(ctx)
-	return o, err
+	return store.Tee{Overlay: o}, err
 }
 
 // layout opens the soci store.
@@ -53,9 +52,9 @@ func (e *env) layout(ctx context.Context) (*store.Layout, error) {
 	return store.OpenLayout(ctx, filepath.Join(e.root, "content"))
 }
 
-// reuse returns the function that finds zTOCs made earlier. A failing database
-// only means that none is found.
-func (e *env) reuse() func(digest.Digest, int64) (ocispec.Descriptor, bool) {
+// reuse returns the function that finds zTOCs made earlier. What is not in all
+// of stores is made anew, and a failing database only means that nothing is found.
+func (e *env) reuse(ctx context.Context, stores ...store.Fetcher) func(digest.Digest, int64) (ocispec.Descriptor, bool) {
 	return func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
 		db, err := e.db()
 		if err != nil {
@@ -65,7 +64,15 @@ func (e *env) reuse() func(digest.Digest, int64) (ocispec.Descriptor, bool) {
 		if err != nil {
 			return ocispec.Descriptor{}, false
 		}
-		return ocispec.Descriptor{MediaType: z.MediaType, Digest: z.Digest, Size: z.Size}, true
+		desc := ocispec.Descriptor{MediaType: z.MediaType, Digest: z.Digest, Size: z.Size}
+		for _, st := range stores {
+			r, err := st.Fetch(ctx, desc)
+			if err != nil {
+				return ocispec.Descriptor{}, false
+			}
+			r.Close()
+		}
+		return desc, true
 	}
 }
 

@@ -57,11 +57,11 @@ func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 	r := io.TeeReader(layer, io.MultiWriter(sum.Hash(), counter(func(n int) { p.add(desc, int64(n)) })))
 	z, err := ztoc.Build(ctx, r, ztoc.BuildOptions{SpanSize: size})
 	if err != nil {
-		return fmt.Errorf("index layer %s: %w", name, err)
+		return fmt.Errorf("layer %s: %w", name, err)
 	}
 	b, err := z.Marshal()
 	if err != nil {
-		return fmt.Errorf("index layer %s: %w", name, err)
+		return fmt.Errorf("layer %s: %w", name, err)
 	}
 	err = writeFile(out, 0o644, func(w io.Writer) error {
 		_, err := w.Write(b)
