@@ -30,9 +30,10 @@ type BuildOptions struct {
 	// Prefetch are paths of files whose spans are listed in prefetch artifacts; nil means none.
 	Prefetch []string
 	// Reuse returns the zTOC already made of layer with this span size (as on the wire:
-	// 0 is every block), if there is one; nil means none.
+	// 0 is every block), if there is one; nil means none. It is asked before the work begins, one call at a time.
 	Reuse func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool)
-	// OnLayer is told what became of each layer, in layer order, one call at a time; nil means nobody.
+	// OnLayer is told what became of each layer, in layer order, one call at a time, before anything is pushed;
+	// nil means nobody.
 	OnLayer func(LayerResult)
 	// OnPrefetch is told, after all layers, of prefetch artifacts made and files not found; nil means nobody.
 	OnPrefetch func(PrefetchResult)

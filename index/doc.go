@@ -46,6 +46,6 @@
 //     each can be bound to its index. The incumbent does not convert them.
 //   - Of several v1 referrers Find takes the first valid one in order of digest: the
 //     order in which registries list them is not defined.
-//   - A zTOC of a prefetched path is looked up by cleaned name, so that layers whose
-//     names begin with "./" work; of duplicate names the last counts, as in tar.
+//   - Files to prefetch are looked up by cleaned name, so that layers whose names
+//     begin with "./" work; of duplicate names the last counts, as in tar.
 package index

@@ -276,6 +276,7 @@ func TestRebuild(t *testing.T) {
 	manifest := c.add(ocispec.MediaTypeImageManifest, fmt.Appendf(nil,
 		`{"schemaVersion":2,"layers":[{}],"annotations":{%q:%q}}`, index.AnnotationIndexDigest, x2.Digest))
 	c.add("", []byte("{"))
+	c.Delete(c.add("", []byte("{ removed meanwhile }")).Digest)
 	c.add("", nil)
 	c.add("", []byte("no JSON"))
 	big := ocispec.Descriptor{Digest: digest.FromString("big"), Size: 10 << 30}

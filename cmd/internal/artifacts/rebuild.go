@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"maps"
 	"strconv"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
@@ -23,6 +25,7 @@ import (
 type Content interface {
 	// Blobs walks all blobs. Only Digest and Size of a descriptor are set.
 	Blobs(ctx context.Context) iter.Seq2[ocispec.Descriptor, error]
+	// Fetch opens a blob. The error for one that is gone meanwhile matches errdefs.ErrNotFound.
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
 
@@ -103,7 +106,10 @@ func scan(ctx context.Context, content Content) (*scanned, error) {
 		if desc.Size > index.MaxSize {
 			continue
 		}
-		if err := s.look(ctx, content, desc); err != nil {
+		err := s.look(ctx, content, desc)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			delete(s.sizes, desc.Digest) // removed since it was listed
+		} else if err != nil {
 			return nil, fmt.Errorf("read blob %s: %w", desc.Digest, err)
 		}
 	}
