@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/seekoci/seekoci/fs"
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -174,14 +175,22 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 	}
 	data, err := s.spans.Layer(l.key, z.ZInfo, src)
 	if err != nil {
-		return "", local(ReasonMount, fmt.Errorf("open spans of layer %s: %w", st.Layer, err))
+		return "", local(openReason(err), fmt.Errorf("open spans of layer %s: %w", st.Layer, err))
 	}
 	path, err := s.mount.Attach(l.key, z.TOC, data)
 	if err != nil {
-		return "", local(ReasonMount, fmt.Errorf("attach layer %s: %w", st.Layer, errors.Join(err, data.Close())))
+		return "", local(openReason(err), fmt.Errorf("attach layer %s: %w", st.Layer, errors.Join(err, data.Close())))
 	}
 	l.path, l.src, l.data = path, src, data
 	return path, nil
+}
+
+// openReason tells a zTOC that cannot be served from a mount that cannot serve.
+func openReason(err error) Reason {
+	if errors.Is(err, fs.ErrTOC) || errors.Is(err, span.ErrSpans) {
+		return ReasonZTOCInvalid
+	}
+	return ReasonMount
 }
 
 // desc is the layer's blob.

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/opencontainers/go-digest"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -52,7 +53,7 @@ type Options struct {
 	LookupTimeout time.Duration // of one lookup of an image, or of one zTOC; 0 means 30 s
 	Workers       int           // zTOCs of one image fetched at once; 0 means 16
 
-	FS    fs.Options // StateDir and Log are set by New
+	FS    fs.Options // Log, StateDir and UserXattr are set by New
 	Spans span.Options
 
 	OnDecision  func(Decision)                                            // told of each decision, from many goroutines; nil means nobody
@@ -203,6 +204,10 @@ func mountFS(dir string, opts Options) (*fs.FS, error) {
 	o := opts.FS
 	o.Log = opts.Log
 	o.StateDir = filepath.Join(opts.Root, "soci", "fs")
+	var err error
+	if o.UserXattr, err = overlayutils.NeedsUserXAttr(filepath.Join(opts.Root, "snapshotter")); err != nil {
+		opts.Log.Warn("find out which xattrs overlayfs wants", "userxattr", o.UserXattr, "error", err)
+	}
 	for _, d := range []string{dir, o.StateDir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err

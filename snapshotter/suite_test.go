@@ -50,14 +50,7 @@ func TestSuiteFake(t *testing.T) {
 	})
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: mounts overlayfs")
-	}
-}
-
-func needFUSE(t *testing.T) {
+func needFUSE(t testing.TB) {
 	t.Helper()
 	needRoot(t)
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)

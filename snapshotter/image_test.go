@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/snapshotters"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/ztoc"
+	"github.com/seekoci/seekoci/ztoc/ztoctest"
+)
+
+// testImage is an image in a memory, with or without an index.
+type testImage struct {
+	m        *memory
+	name     string
+	manifest ocispec.Manifest // without the annotation
+	desc     ocispec.Descriptor
+	tars     [][]byte
+	diffs    []digest.Digest
+	chains   []digest.Digest
+	index    *index.Index
+}
+
+// newImage makes an image of layers with so many files each. The layers differ by seed.
+func newImage(t testing.TB, m *memory, name string, seeds ...uint64) *testImage {
+	t.Helper()
+	i := &testImage{m: m, name: name}
+	var layers []ocispec.Descriptor
+	for _, seed := range seeds {
+		tar := must(ztoctest.Tar(ztoctest.Files(seed, 20), ztoctest.TarOptions{}))(t)
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		must(z.Write(tar))(t)
+		check(t, z.Close())
+		i.tars = append(i.tars, tar)
+		i.diffs = append(i.diffs, digest.FromBytes(tar))
+		layers = append(layers, m.put(ocispec.MediaTypeImageLayerGzip, b.Bytes()))
+	}
+	i.chains = identity.ChainIDs(append([]digest.Digest(nil), i.diffs...))
+	config := m.putJSON(ocispec.MediaTypeImageConfig, ocispec.Image{
+		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: i.diffs},
+	})
+	i.manifest = manifest(config, layers)
+	i.desc = m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
+	return i
+}
+
+// build indexes the layers of at least minSize bytes and binds the index to the image.
+func (i *testImage) build(t testing.TB, minSize int64) *testImage {
+	t.Helper()
+	x, desc, err := index.Build(t.Context(), i.m, i.desc, index.V2, index.BuildOptions{
+		ZTOC: ztoc.BuildOptions{SpanSize: 64 << 10}, MinLayerSize: minSize,
+	})
+	check(t, err)
+	i.index = x
+	i.bind(desc)
+	return i
+}
+
+// bind makes desc the image's index.
+func (i *testImage) bind(desc ocispec.Descriptor) {
+	m := i.manifest
+	m.Annotations = map[string]string{index.AnnotationIndexDigest: desc.Digest.String()}
+	i.desc = i.m.putJSON(ocispec.MediaTypeImageManifest, m)
+}
+
+// bindIndex makes an index of these zTOCs the image's.
+func (i *testImage) bindIndex(t testing.TB, ztocs ...ocispec.Descriptor) {
+	t.Helper()
+	x := index.Index{Version: index.V2, Layers: ztocs, BuildTool: "test"}
+	p, desc, err := x.Marshal()
+	check(t, err)
+	i.m.put(desc.MediaType, p)
+	i.index = &x
+	i.bind(desc)
+}
+
+// labels are those with which containerd prepares layer n.
+func (i *testImage) labels(n int) map[string]string {
+	return map[string]string{
+		snapshots.LabelSnapshotRef:             i.chains[n].String(),
+		snapshotters.TargetRefLabel:            i.name,
+		snapshotters.TargetManifestDigestLabel: i.desc.Digest.String(),
+		snapshotters.TargetLayerDigestLabel:    i.manifest.Layers[n].Digest.String(),
+		snapshots.LabelSnapshotDiffID:          i.diffs[n].String(),
+	}
+}
+
+// parent is the name of the snapshot below layer n.
+func (i *testImage) parent(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return i.chains[n-1].String()
+}
+
+// fixture is a snapshotter under test that can be stopped and started again.
+type fixture struct {
+	*Snapshotter
+	t     testing.TB
+	opts  Options
+	ports func() ports
+	mount *fakeMount // nil if it is the real one
+	last  Decision
+
+	explicit digest.Digest // index to name in labels; "" means none
+}
+
+func testContext(t testing.TB) context.Context {
+	return namespaces.WithNamespace(t.Context(), "test")
+}
+
+// newFixture starts a snapshotter on a fresh root with a fake mount.
+func newFixture(t testing.TB, m *memory, opts Options) *fixture {
+	t.Helper()
+	needRoot(t)
+	opts.Root = t.TempDir()
+	opts.Log = testLog(t)
+	f := &fixture{t: t}
+	opts.OnDecision = func(d Decision) { f.last = d }
+	f.opts = must(opts.withDefaults())(t)
+	f.ports = func() ports { return fakePorts(t, opts.Root, m) }
+	f.start()
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts overlayfs")
+	}
+}
+
+func (f *fixture) start() {
+	f.t.Helper()
+	p := f.ports()
+	f.mount, _ = p.mount.(*fakeMount)
+	ms := must(openMetadata(f.t.Context(), f.opts.Root))(f.t)
+	f.Snapshotter = must(newSnapshotter(f.t.Context(), f.opts, ms, p))(f.t)
+}
+
+// restart stops and starts the snapshotter, with meddle in between.
+func (f *fixture) restart(meddle func()) {
+	f.t.Helper()
+	check(f.t, f.Close())
+	meddle()
+	f.start()
+}
+
+// prepare prepares layer n of i as containerd does.
+func (f *fixture) prepare(i *testImage, n int) ([]mount.Mount, error) {
+	key := "extract-" + i.name + " " + i.chains[n].String()
+	return f.Prepare(testContext(f.t), key, i.parent(n), snapshots.WithLabels(i.labels(n)))
+}
+
+// entries returns the number of directory entries below the root.
+func (f *fixture) entries(dir ...string) int {
+	f.t.Helper()
+	e, err := os.ReadDir(filepath.Join(append([]string{f.opts.Root}, dir...)...))
+	if err != nil && !os.IsNotExist(err) {
+		f.t.Fatal(err)
+	}
+	return len(e)
+}
