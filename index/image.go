@@ -255,9 +255,6 @@ func parseManifest(p []byte, desc ocispec.Descriptor) (*manifest, error) {
 	if m.SchemaVersion != 2 || m.MediaType != "" && !isManifest(m.MediaType) {
 		return nil, malformed(doc, "%s: schema version %d, media type %.100q", desc.Digest, m.SchemaVersion, m.MediaType)
 	}
-	if len(m.Layers) > MaxLayers {
-		return nil, malformed(doc, "%s: %d layers, more than %d", desc.Digest, len(m.Layers), MaxLayers)
-	}
 	if err := validate(m.Config.Descriptor); err != nil {
 		return nil, malformed(doc, "%s: config: %v", desc.Digest, err)
 	}

@@ -5,6 +5,8 @@ package index
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -49,6 +51,51 @@ func (u unknown) write(known any) ([]byte, error) {
 	return slices.Concat(bytes.TrimSuffix(p, []byte("}")), []byte(","), rest[1:]), nil
 }
 
+// readList decodes the JSON array p of at most limit values. Without the limit a
+// document of four bytes a value would take some hundred times its size.
+func readList[T any](p []byte, limit int, to *[]T) error {
+	*to = nil
+	d := json.NewDecoder(bytes.NewReader(p))
+	switch t, err := d.Token(); {
+	case err != nil:
+		return err
+	case t == nil:
+		return nil // null
+	case t != json.Delim('['):
+		return errors.New("not a list")
+	}
+	for d.More() {
+		if len(*to) == limit {
+			return fmt.Errorf("list of more than %d", limit)
+		}
+		var v T
+		if err := d.Decode(&v); err != nil {
+			return err
+		}
+		*to = append(*to, v)
+	}
+	return nil
+}
+
+// artifactList are the layers of a SOCI index.
+type artifactList []ocispec.Descriptor
+
+func (l *artifactList) UnmarshalJSON(p []byte) error {
+	return readList(p, MaxLayers, (*[]ocispec.Descriptor)(l))
+}
+
+// layerList are the layers of an image manifest.
+type layerList []descriptor
+
+func (l *layerList) UnmarshalJSON(p []byte) error { return readList(p, MaxLayers, (*[]descriptor)(l)) }
+
+// manifestList are the manifests of an image index.
+type manifestList []descriptor
+
+func (l *manifestList) UnmarshalJSON(p []byte) error {
+	return readList(p, maxManifests, (*[]descriptor)(l))
+}
+
 // descriptor is an ocispec.Descriptor.
 type descriptor struct {
 	ocispec.Descriptor
@@ -72,7 +119,7 @@ type manifestFields struct {
 	MediaType    string            `json:"mediaType,omitempty"`
 	ArtifactType string            `json:"artifactType,omitempty"`
 	Config       descriptor        `json:"config"`
-	Layers       []descriptor      `json:"layers"`
+	Layers       layerList         `json:"layers"`
 	Subject      *descriptor       `json:"subject,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
 }
@@ -99,7 +146,7 @@ type imageIndexFields struct {
 	specs.Versioned
 	MediaType    string            `json:"mediaType,omitempty"`
 	ArtifactType string            `json:"artifactType,omitempty"`
-	Manifests    []descriptor      `json:"manifests"`
+	Manifests    manifestList      `json:"manifests"`
 	Subject      *descriptor       `json:"subject,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
 }

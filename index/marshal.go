@@ -73,13 +73,23 @@ func (x *Index) Marshal() ([]byte, ocispec.Descriptor, error) {
 	return p, desc, nil
 }
 
+// indexDoc is what is read of an index manifest.
+type indexDoc struct {
+	specs.Versioned
+	MediaType   string              `json:"mediaType"`
+	Config      ocispec.Descriptor  `json:"config"`
+	Layers      artifactList        `json:"layers"`
+	Subject     *ocispec.Descriptor `json:"subject"`
+	Annotations map[string]string   `json:"annotations"`
+}
+
 // Unmarshal decodes and validates an index manifest. Errors match ErrFormat. Layers
 // of media types that this package does not know are kept, with valid digests and sizes.
 func Unmarshal(p []byte) (*Index, error) {
 	if len(p) > MaxSize {
 		return nil, malformed(docIndex, "%d bytes, more than %d", len(p), MaxSize)
 	}
-	var m ocispec.Manifest
+	var m indexDoc
 	if err := json.Unmarshal(p, &m); err != nil {
 		return nil, malformed(docIndex, "%v", err)
 	}
@@ -98,7 +108,7 @@ func Unmarshal(p []byte) (*Index, error) {
 	return x, nil
 }
 
-func (x *Index) validate(m *ocispec.Manifest) error {
+func (x *Index) validate(m *indexDoc) error {
 	if m.SchemaVersion != 2 {
 		return malformed(docIndex, "schema version %d", m.SchemaVersion)
 	}
@@ -107,9 +117,6 @@ func (x *Index) validate(m *ocispec.Manifest) error {
 	}
 	if err := validate(m.Config); err != nil {
 		return malformed(docIndex, "config: %v", err)
-	}
-	if len(m.Layers) > MaxLayers {
-		return malformed(docIndex, "%d layers, more than %d", len(m.Layers), MaxLayers)
 	}
 	if (x.Version == V1) != (x.Subject != nil) {
 		return malformed(docIndex, "version %d with subject %t", x.Version, x.Subject != nil)

@@ -5,6 +5,7 @@ package index_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -162,6 +163,20 @@ func TestUnmarshalKeepsUnknown(t *testing.T) {
 	}
 	if _, ok := x.ZTOC(dgstB); !ok {
 		t.Error("the zTOC is lost")
+	}
+}
+
+// TestUnmarshalMemory holds that a small document cannot make a large one in memory.
+func TestUnmarshalMemory(t *testing.T) {
+	p := []byte(`{"layers":[` + strings.Repeat("{},", index.MaxSize/3-10) + `{}]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := index.Unmarshal(p); !errors.Is(err, index.ErrFormat) {
+		t.Errorf("error %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 4*index.MaxSize {
+		t.Errorf("%d bytes allocated for a document of %d", n, len(p))
 	}
 }
 
