@@ -9,7 +9,7 @@ TESTSUM  ?=
 VERSION  := $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo .m)
 VPKG     := github.com/seekoci/seekoci/cmd/internal/version
-LDFLAGS  := -s -w -X $(VPKG).revision=$(REVISION)
+LDFLAGS  := -s -w -X $(VPKG).revision=$(REVISION) $(if $(VERSION),-X $(VPKG).Version=$(VERSION))
 # The containerd of the tests: no CRI, no file systems of which the tests have none.
 C2TAGS   := no_cri no_btrfs no_zfs no_devmapper no_aufs no_tracing urfave_cli_no_docs osusergo netgo static_build
 C2       := out/containerd2/containerd
@@ -20,7 +20,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 build: ## bin/soci and bin/soci-snapshotter-grpc, static
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/soci ./cmd/soci-snapshotter-grpc
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/soci ./cmd/soci-snapshotter-grpc
 
 deps: ## what demo and tests run: installed by apt-get as root on Debian, named elsewhere
 	@.ci/deps

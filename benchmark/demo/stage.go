@@ -35,12 +35,12 @@ type stage struct {
 
 // leg is how one node did.
 type leg struct {
-	pull     time.Duration
-	version  node.Result // go version
-	compile  node.Result // go run .
-	wire     int64       // bytes of layers and artifacts that left the registry
-	fetched  fetched
-	snapshot string
+	pull    time.Duration
+	version node.Result // go version
+	compile node.Result // go run .
+	wire    int64       // bytes that left the registry: manifests, layers, index and zTOCs
+	layers  int64       // bytes of whole layers among them, in a full pull
+	fetched fetched     // of lazy layers
 }
 
 // fetched is what the snapshotter's metrics say.
@@ -122,6 +122,7 @@ func (s *stage) full(ctx context.Context) (l leg, err error) {
 			return err
 		})
 	})
+	l.layers = s.image.CompressedSize()
 	return l, err
 }
 
@@ -150,7 +151,6 @@ func (s *stage) lazy(ctx context.Context) (l leg, err error) {
 
 // measure pulls and runs both containers, with cold caches.
 func (s *stage) measure(ctx context.Context, n *node.Node, l *leg, snapshotter string, pull func() error) (err error) {
-	l.snapshot = snapshotter
 	if err := node.DropCaches(); err != nil {
 		return err
 	}

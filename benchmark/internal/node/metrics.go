@@ -46,10 +46,10 @@ samples:
 const (
 	metricBytesFetched = "soci_fs_layer_fetched_size_bytes"
 	metricBytes        = "soci_fs_layer_size_bytes"
-	metricSpansFetched = "soci_fs_layer_spans_fetched"
+	metricSpansFetched = "soci_fs_layer_spans_fetched_total"
 	metricSpans        = "soci_fs_layer_spans"
-	metricRequests     = "soci_fs_layer_requests"
-	metricDecisions    = "soci_decisions"
+	metricRequests     = "soci_fs_layer_requests_total"
+	metricDecisions    = "soci_snapshotter_decisions_total"
 )
 
 // BytesFetched is the number of compressed bytes fetched of all lazy layers.

@@ -136,8 +136,7 @@ func (n *Node) env() []string {
 // StartSnapshotter starts our snapshotter, at first or again after StopSnapshotter.
 func (n *Node) StartSnapshotter(ctx context.Context) error {
 	file := filepath.Join(n.Dir, "config.toml")
-	config := fmt.Sprintf("metrics_network = \"unix\"\nmetrics_address = %q\n[content_store]\n  containerd_address = %q\n[pull_modes.soci_v1]\n  enable = true\n%s",
-		n.metricsSocket(), n.Address, n.config)
+	config := fmt.Sprintf("metrics_network = \"unix\"\nmetrics_address = %q\n[pull_modes.soci_v1]\n  enable = true\n%s", n.metricsSocket(), n.config)
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return err
 	}
