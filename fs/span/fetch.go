@@ -143,7 +143,8 @@ func (l *Layer) request(ctx context.Context, p []byte, off int64) (err error) {
 // writes them down.
 func (l *Layer) deliver(ctx context.Context, f *flight, src []byte) (err error) {
 	sp := &l.zi.Spans[f.span]
-	if err := l.store.decoders.Acquire(ctx, 1); err != nil {
+	// The bytes are paid for: they are kept, even if nobody waits any more.
+	if err := l.store.decoders.Acquire(context.WithoutCancel(ctx), 1); err != nil {
 		return err
 	}
 	defer l.store.decoders.Release(1)

@@ -243,9 +243,10 @@ func TestOneBadSpan(t *testing.T) {
 func TestCancel(t *testing.T) {
 	d := plainLayer(3, 1000)
 	src := d.source()
-	gone := make(chan struct{}, 1)
+	asked, gone := make(chan struct{}, 2), make(chan struct{}, 1)
 	release := make(chan struct{})
 	src.hook = func(ctx context.Context, _ int, _ []byte, _ int64) error {
+		asked <- struct{}{}
 		select {
 		case <-ctx.Done():
 			gone <- struct{}{}
@@ -272,6 +273,7 @@ func TestCancel(t *testing.T) {
 	cancelB, b := read()
 	waiters(t, l, 0, 2)
 	waiters(t, l, 1, 2)
+	<-asked // a request that is cancelled before it is made is never made
 	cancelA()
 	canceled(a)
 	waiters(t, l, 0, 1)
