@@ -52,7 +52,7 @@ type unmarshaler struct {
 // charge accounts for n bytes of the input.
 func (u *unmarshaler) charge(n int64) error {
 	if u.budget -= n; u.budget < 0 {
-		return errShared
+		return &FormatError{Field: "zTOC", Off: -1, Err: errShared}
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (u *unmarshaler) entry(e *Entry, m *flat.FileMetadata) error {
 	}
 	if n := m.XattrsLength(); n != 0 {
 		if err := u.charge(int64(n) * xattrSize); n < 0 || err != nil {
-			return badf("entry", "%d PAX records: %w", n, errShared)
+			return badf("PAX records", "%d: %w", n, errShared)
 		}
 		e.PAX = make([]Record, n)
 	}
@@ -187,7 +187,7 @@ func (u *unmarshaler) zinfo(root *flat.Ztoc, info *flat.CompressionInfo) (*ZInfo
 	}
 	blob := info.CheckpointsBytes()
 	if err := u.charge(int64(len(blob)) + int64(n)*digestSize); err != nil {
-		return nil, badf("span digests", "%d: %w", n, err)
+		return nil, fmt.Errorf("%d span digests: %w", n, err)
 	}
 	z.Spans = make([]Span, n)
 	for i := range z.Spans {

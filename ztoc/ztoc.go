@@ -1,7 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ztoc turns one layer into a zTOC and one span of it back into bytes.
+//
+// A zTOC is the table of contents of a layer's tar together with the checkpoints
+// from which pieces of the layer, its spans, can be inflated without the bytes
+// before them. [Build] makes a [ZTOC] in one pass over a layer; Marshal and
+// [Unmarshal] put it on the wire, as zTOC 0.9 of FORMAT.md. [ZInfo] then finds,
+// verifies and decodes spans:
+//
+//	z, err := ztoc.Unmarshal(p)
+//	first, end := z.ZInfo.SpansOf(ztoc.Range{Off: e.Offset, Len: e.Size}) // e of z.TOC
+//	for id := first; id < end; id++ {
+//		src := ... // the layer's bytes z.ZInfo.Spans[id].In
+//		err := z.ZInfo.Verify(id, src)
+//		dst := make([]byte, z.ZInfo.Spans[id].Out.Len)
+//		err = z.ZInfo.Decode(dst, id, src)
+//	}
+//
+// Layers, zTOCs and spans may come from anyone. Unmarshal validates all it returns,
+// so that offsets and lengths of a ZTOC can be used without further checks; file
+// names are valid as names but not as paths, and links point where they like.
+//
+// # Limits
+//
+// Gzip and uncompressed layers; zstd is ErrUnsupported. So are PAX global headers,
+// sparse and contiguous files, and owners beyond 32 bits: a zTOC cannot describe
+// them. Names have no NUL and at most [MaxName] bytes, PAX values [MaxPAXValue]; a
+// layer has at most [MaxEntries] files with [MaxTOCSize] bytes of names and
+// records, and [MaxLayerSize] compressed bytes; a zTOC at most [MaxSize] bytes,
+// which is some 32,000 spans of a gzip layer; a span that Unmarshal accepts at
+// most [MaxSpan] bytes. No deflate data expand more than 1,032 times.
+//
+// # Decisions
+//
+//   - The bytes written are the incumbent's, checkpoint placement and all: zTOCs
+//     have the same digests, whichever tool made them. Two faults are not copied:
+//     header-only entries have size 0 (the incumbent takes their header's word and
+//     then rejects its own zTOC), and sparse files are refused (it serves other
+//     bytes than the file's).
+//   - Times are in UTC. The incumbent writes its host's zone; such zTOCs are read,
+//     and written back unchanged.
+//   - Spans are digested while the layer streams by, before it is known where the
+//     span ends: the bytes since the last possible checkpoint are kept back.
+//   - A skip of file data does not copy them: the tar reader seeks in the stream.
+//   - Behind the tar's end-of-archive marker anything may follow within the gzip.
+//     It is inflated and checked, but belongs to no span's output.
+//   - A span decodes to exactly its declared bytes or not at all. The input is cut
+//     at the bit where the next span begins, so no byte can come from elsewhere.
+//   - An entry or span is charged for the bytes it takes on the wire, and the sum
+//     must fit in what was read: a FlatBuffers tree whose parts are shared, which
+//     no writer makes, could otherwise unpack to any size.
+//   - Unmarshal recovers from out-of-bounds panics of the generated accessors alone;
+//     what they return is bounded before it is used.
 package ztoc
+
+//go:generate flatc --go -o internal ztoc.fbs
 
 import (
 	"time"
@@ -54,12 +107,12 @@ type Entry struct {
 	Linkname string
 	Type     EntryType
 	Offset   int64 // uncompressed offset of the first data byte
-	Size     int64 // bytes, as the tar header gives it
+	Size     int64 // bytes of data; 0 unless TypeReg
 	Mode     int64 // raw tar mode
 	UID, GID uint32
 	Uname    string
 	Gname    string
-	ModTime  time.Time // UTC
+	ModTime  time.Time // UTC, unless read from a zTOC of an indexer in another zone
 	Devmajor int64
 	Devminor int64
 	PAX      []Record // all PAX records, sorted by key; nil for most files
@@ -68,8 +121,8 @@ type Entry struct {
 // Span is an independently decodable piece of a layer.
 type Span struct {
 	In     Range         // compressed bytes, the shared first byte included when Bits != 0
-	Out    Range         // uncompressed bytes
-	Digest digest.Digest // of exactly the bytes of In
+	Out    Range         // uncompressed bytes; empty for padding behind the tar, and may then lie beyond UncompressedSize
+	Digest digest.Digest // of exactly the bytes of In; always sha256
 	Bits   uint8         // 0-7: high-order bits of In's first byte that belong to the span
 	Window []byte        // the 32 KiB of history before Out.Off; nil means all zeros
 }
@@ -79,8 +132,8 @@ type ZInfo struct {
 	Compression      Compression
 	SpanSize         int64 // target uncompressed size of a span; 0 means one span per deflate block
 	CompressedSize   int64
-	UncompressedSize int64 // offset just behind the tar's end-of-archive marker
-	Spans            []Span
+	UncompressedSize int64  // offset just behind the tar's end-of-archive marker
+	Spans            []Span // in order; the non-empty Outs cover [0, UncompressedSize) without gap
 
 	legacy bool         // read from a v1 checkpoint blob, and written as one
 	pool   inflate.Pool // of Decode
