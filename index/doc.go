@@ -36,7 +36,7 @@
 //     build ends. Events are told in image order nevertheless.
 //   - A reused zTOC is fetched, verified and compared with the layer's size and the
 //     span size; if anything differs, the layer is indexed anew.
-//   - Non-distributable layers get no zTOC: their registry need not have them.
+//   - Non-distributable gzip layers that are in the store get a zTOC, as with the incumbent.
 //   - Convert writes unknown JSON fields back, behind the known ones and sorted;
 //     without such fields the bytes are the incumbent's.
 //   - Convert writes attestations, SOCI indexes and other artifacts back untouched

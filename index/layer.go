@@ -61,16 +61,14 @@ func newJob(layer ocispec.Descriptor, opts BuildOptions) *job {
 // compression says how layers of a media type are compressed, or why they are skipped.
 func compression(mediaType string) (c ztoc.Compression, skip string) {
 	switch mediaType {
-	case ocispec.MediaTypeImageLayerGzip, "application/vnd.docker.image.rootfs.diff.tar.gzip":
+	case ocispec.MediaTypeImageLayerGzip, "application/vnd.docker.image.rootfs.diff.tar.gzip",
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip":
 		return ztoc.Gzip, ""
 	case ocispec.MediaTypeImageLayer:
 		return ztoc.Uncompressed, ""
-	case "application/vnd.docker.image.rootfs.diff.tar":
+	case "application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.foreign.diff.tar":
 		return anyCompression, "" // said of gzip layers, too
-	case "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-		"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-		"application/vnd.docker.image.rootfs.foreign.diff.tar":
-		return 0, "is not distributable"
 	}
 	// "+zstd", or a type we do not know; nothing for a tar that is not distributable.
 	algo := mediaType
