@@ -84,8 +84,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 }
 
 // layerOf returns a layer of one of the kinds that mklayer knows.
-func layerOf(ts *testscript.TestScript, kind string) []byte {
-	files := ztoctest.Files(1, 20)
+func layerOf(ts *testscript.TestScript, kind string, seed uint64) []byte {
+	files := ztoctest.Files(seed, 20)
 	if kind == "global" { // an entry of a type that has no place in a zTOC
 		files = append(files, ztoctest.File{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}})
 	}
@@ -112,19 +112,25 @@ func layerOf(ts *testscript.TestScript, kind string) []byte {
 	_, err = w.Write(p)
 	ts.Check(err)
 	ts.Check(w.Close())
+	if kind == "broken" {
+		return buf.Bytes()[:buf.Len()/2]
+	}
 	return buf.Bytes()
 }
 
 // mklayer KIND FILE writes a layer: gzip, tar, small, loop or global.
 func mklayer(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), layerOf(ts, args[0]), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), layerOf(ts, args[0], 1), 0o644))
 }
 
-// mkimage DIR PLATFORM... writes an OCI layout: an image with a large and a small
-// layer, for several platforms an image index. The digests of the layers and of the
-// last manifest go to the environment.
+// mkimage DIR [broken] PLATFORM... writes an OCI layout: an image with a large and a small
+// layer, for several platforms an image index. The digests of the layers and of
+// the manifest for the last platform go to the environment.
 func mkimage(ts *testscript.TestScript, _ bool, args []string) {
-	dir := ts.MkAbs(args[0])
+	dir, kinds := ts.MkAbs(args[0]), []string{"gzip", "small"}
+	if args[1] == "broken" {
+		args, kinds[0] = args[1:], "broken"
+	}
 	add := func(mediaType string, p []byte) ocispec.Descriptor {
 		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
 		ts.Check(os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755))
@@ -137,22 +143,18 @@ func mkimage(ts *testscript.TestScript, _ bool, args []string) {
 		return add(mediaType, p)
 	}
 	var list []ocispec.Descriptor
-	for _, name := range args[1:] {
+	for i, name := range args[1:] {
 		p, err := platforms.Parse(name)
 		ts.Check(err)
 		cfg := ocispec.Image{Platform: p}
 		var layers []ocispec.Descriptor
 		cfg.RootFS.Type = "layers"
-		for i, kind := range []string{"gzip", "small"} {
-			content := layerOf(ts, kind)
-			r, err := gzip.NewReader(bytes.NewReader(content))
-			ts.Check(err)
-			diffID, err := digest.SHA256.FromReader(r)
-			ts.Check(err)
+		for k, kind := range kinds {
+			content, diffID := layerOf(ts, kind, uint64(i+1)), digest.FromString(kind) // nobody unpacks it
 			cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, diffID)
 			layers = append(layers, add(ocispec.MediaTypeImageLayerGzip, content))
-			ts.Setenv("LAYER"+strconv.Itoa(i), layers[i].Digest.String())
-			ts.Setenv("BLOB"+strconv.Itoa(i), filepath.Join(dir, "blobs", "sha256", layers[i].Digest.Encoded()))
+			ts.Setenv("LAYER"+strconv.Itoa(k), layers[k].Digest.String())
+			ts.Setenv("BLOB"+strconv.Itoa(k), filepath.Join(dir, "blobs", "sha256", layers[k].Digest.Encoded()))
 		}
 		m := addJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
