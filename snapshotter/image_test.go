@@ -3,12 +3,16 @@
 package snapshotter
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -41,7 +45,7 @@ func newImage(t testing.TB, m *memory, name string, seeds ...uint64) *testImage 
 	i := &testImage{m: m, name: name}
 	var layers []ocispec.Descriptor
 	for _, seed := range seeds {
-		tar := must(ztoctest.Tar(ztoctest.Files(seed, 20), ztoctest.TarOptions{}))(t)
+		tar := must(ztoctest.Tar(testFiles(seed), ztoctest.TarOptions{}))(t)
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
 		must(z.Write(tar))(t)
@@ -58,6 +62,34 @@ func newImage(t testing.TB, m *memory, name string, seeds ...uint64) *testImage 
 	i.manifest = manifest(config, layers)
 	i.desc = m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
 	return i
+}
+
+// testFiles returns the files of a layer, less what containerd unpacks in a way
+// of its own: times before 1970 become 1970, directories that the tar does not
+// have get the time of unpacking, a hard link's time becomes its target's.
+func testFiles(seed uint64) []ztoctest.File {
+	var files, dirs []ztoctest.File
+	have := map[string]bool{".": true}
+	all := ztoctest.Files(seed, 20)
+	for _, f := range all {
+		have[path.Clean(f.Name)] = true
+	}
+	for _, f := range all {
+		if f.ModTime.Unix() < 0 {
+			continue
+		}
+		for d := path.Dir(path.Clean(f.Name)); !have[d]; d = path.Dir(d) {
+			have[d] = true
+			dirs = append(dirs, ztoctest.File{Header: tar.Header{
+				Typeflag: tar.TypeDir, Name: d + "/", Mode: 0o755, ModTime: time.Unix(1600000000, 0),
+			}})
+		}
+		if i := slices.IndexFunc(all, func(to ztoctest.File) bool { return f.Typeflag == tar.TypeLink && to.Name == f.Linkname }); i >= 0 {
+			f.ModTime = all[i].ModTime
+		}
+		files = append(files, f)
+	}
+	return append(dirs, files...)
 }
 
 // build indexes the layers of at least minSize bytes and binds the index to the image.

@@ -64,7 +64,7 @@ type Options struct {
 const (
 	defaultLookupTimeout = 30 * time.Second
 	defaultWorkers       = 16
-	dbLockTimeout        = 10 * time.Second // another daemon may hold the same root
+	dbLockTimeout        = 5 * time.Second // another daemon may hold the same root
 )
 
 func (o Options) withDefaults() (Options, error) {
