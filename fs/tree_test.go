@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+const layerSize = 1 << 20
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Short entries for tables. The offset of a file is the number that names its bytes.
+func file(name string, off int64) ztoc.Entry {
+	return ztoc.Entry{Name: name, Type: ztoc.TypeReg, Mode: 0o644, Offset: off, Size: 10}
+}
+
+func dir(name string) ztoc.Entry {
+	return ztoc.Entry{Name: name, Type: ztoc.TypeDir, Mode: 0o700}
+}
+
+func link(name, to string) ztoc.Entry {
+	return ztoc.Entry{Name: name, Type: ztoc.TypeHardlink, Linkname: to}
+}
+
+func symlink(name, to string) ztoc.Entry {
+	return ztoc.Entry{Name: name, Type: ztoc.TypeSymlink, Linkname: to, Mode: 0o777}
+}
+
+// draw lists a tree: "path type", the offset for files, the number of links if not
+// the usual, "opaque".
+func draw(t *tree) string {
+	var lines []string
+	var walk func(d uint32, path string)
+	line := func(i uint32, path string) {
+		n := &t.nodes[i]
+		var a fuse.Attr
+		t.attr(i, &a)
+		s := path + " "
+		switch n.mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			s += fmt.Sprintf("d%o", n.mode&0o7777)
+		case unix.S_IFLNK:
+			s += "->" + t.target(n)
+		case unix.S_IFCHR:
+			s += fmt.Sprintf("c%x", a.Rdev)
+		default:
+			s += fmt.Sprint(n.data)
+		}
+		usual := uint32(1)
+		if n.isDir() {
+			usual = 2
+		}
+		if n.nlink != usual {
+			s += fmt.Sprintf(" x%d", n.nlink)
+		}
+		for _, x := range t.attrs(i) {
+			s += " " + t.key(x) + "=" + t.value(x)
+		}
+		lines = append(lines, s)
+	}
+	walk = func(d uint32, path string) {
+		first, end := t.nodes[d].children()
+		for c := first; c < end; c++ {
+			p := path + t.name(&t.nodes[c])
+			i, ok := t.lookup(&t.nodes[d], t.name(&t.nodes[c]))
+			if !ok || i != t.file(c) {
+				lines = append(lines, p+" NOT FOUND")
+				continue
+			}
+			line(i, p)
+			if t.nodes[i].isDir() {
+				walk(i, p+"/")
+			}
+		}
+	}
+	line(0, "/")
+	walk(0, "/")
+	return strings.Join(lines, "\n")
+}
+
+func TestTree(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		toc  []ztoc.Entry
+		want string
+	}{
+		{"empty", nil, "/ d755"},
+		{"root", []ztoc.Entry{dir("./")}, "/ d700"},
+		{"names", []ztoc.Entry{file("./a", 1), file("/b", 2), file("d//c", 3), file("d/./e", 4), dir("f/.")},
+			"/ d755 x4\n/a 1\n/b 2\n/d d755\n/d/c 3\n/d/e 4\n/f d700"},
+		{"sorted by bytes", []ztoc.Entry{file("b", 1), file("a", 2), file("B", 3), file("ä", 4), file("a-", 5)},
+			"/ d755\n/B 3\n/a 2\n/a- 5\n/b 1\n/ä 4"},
+		{"last wins", []ztoc.Entry{file("a", 1), symlink("a", "x"), file("a", 3)}, "/ d755\n/a 3"},
+		{"directories merge", []ztoc.Entry{dir("d"), file("d/a", 1), {Name: "d/", Type: ztoc.TypeDir, Mode: 0o1777}},
+			"/ d755 x3\n/d d1777\n/d/a 1"},
+		{"parent comes late", []ztoc.Entry{file("d/a", 1), dir("d")}, "/ d755 x3\n/d d700\n/d/a 1"},
+		{"file becomes directory", []ztoc.Entry{file("d", 1), dir("d"), file("d/a", 2)}, "/ d755 x3\n/d d700\n/d/a 2"},
+		{"empty directory becomes file", []ztoc.Entry{dir("d"), file("d", 2)}, "/ d755\n/d 2"},
+		{"hard links", []ztoc.Entry{file("b", 1), link("a", "b"), link("c", "./a")}, "/ d755\n/a 1 x3\n/b 1 x3\n/c 1 x3"},
+		{"hard link forward", []ztoc.Entry{link("a", "b"), link("b", "c"), file("c", 7)}, "/ d755\n/a 7 x3\n/b 7 x3\n/c 7 x3"},
+		{"hard link of a symlink", []ztoc.Entry{symlink("a", "/x"), link("b", "a")}, "/ d755\n/a ->/x x2\n/b ->/x x2"},
+		{"hard link keeps what was replaced", []ztoc.Entry{file("a", 1), link("b", "a"), file("a", 2)}, "/ d755\n/a 2\n/b 1"},
+		{"whiteouts", []ztoc.Entry{file("d/.wh.x", 1), file("d/.wh.y", 1), file("d/y", 2), file("d/.wh.x", 3)},
+			"/ d755 x3\n/d d755\n/d/x c0\n/d/y 2"},
+		{"opaque", []ztoc.Entry{dir("d"), file("d/.wh..wh..opq", 1), file("e/.wh..wh..opq", 1)},
+			"/ d755 x4\n/d d700 trusted.overlay.opaque=y\n/e d755 trusted.overlay.opaque=y"},
+		{"aufs", []ztoc.Entry{dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", 1), file(".wh..wh.aufs", 1), file(".wh.d/x", 1)}, "/ d755"},
+		{"device", []ztoc.Entry{{Name: "c", Type: ztoc.TypeChar, Devmajor: 0xfff, Devminor: 0xfffff}}, "/ d755\n/c cffffffff"},
+		{"xattrs", []ztoc.Entry{{Name: "a", Type: ztoc.TypeReg, Offset: 1, PAX: []ztoc.Record{
+			{Key: "SCHILY.xattr.security.capability", Value: "\x01"}, {Key: "SCHILY.xattr.trusted.overlay.redirect", Value: "/"},
+			{Key: "SCHILY.xattr.user.b", Value: ""}, {Key: "mtime", Value: "1"}}}},
+			"/ d755\n/a 1 security.capability=\x01 user.b="},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr, err := newTree(c.toc, layerSize, false)
+			must(t, err)
+			if got := draw(tr); got != c.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestTreeUserXattr(t *testing.T) {
+	toc := []ztoc.Entry{{Name: "d", Type: ztoc.TypeDir, PAX: []ztoc.Record{{Key: "SCHILY.xattr.user.overlay.redirect", Value: "/"}}}, file("d/.wh..wh..opq", 1)}
+	tr, err := newTree(toc, layerSize, true)
+	must(t, err)
+	if got, want := draw(tr), "/ d755 x3\n/d d0 user.overlay.opaque=y"; got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestTreeRefuses(t *testing.T) {
+	long := strings.Repeat("n", 256)
+	edit := func(f func(*ztoc.Entry)) []ztoc.Entry {
+		e := file("a", 1)
+		f(&e)
+		return []ztoc.Entry{e}
+	}
+	for name, toc := range map[string][]ztoc.Entry{
+		"empty name":            {file("", 1)},
+		"upwards":               {file("../a", 1)},
+		"upwards inside":        {file("a/../b", 1)},
+		"upwards at the end":    {dir("a/..")},
+		"NUL":                   {file("a\x00b", 1)},
+		"NUL in a directory":    {file("a\x00/b", 1)},
+		"long name":             {file(long, 1)},
+		"long directory":        {file(long+"/a", 1)},
+		"long path":             {file(strings.Repeat("a/", 2049)+"a", 1)},
+		"file as root":          {file("./", 1)},
+		"file in a file":        {file("a", 1), file("a/b", 2)},
+		"file in a symlink":     {symlink("a", "/"), file("a/b", 2)},
+		"replaces a full dir":   {file("a/b", 1), file("a", 2)},
+		"link replaces it":      {file("a/b", 1), file("c", 1), link("a", "c")},
+		"link to nothing":       {link("a", "b")},
+		"link to no name":       {link("a", "")},
+		"link upwards":          {link("a", "../b")},
+		"link to a directory":   {dir("d"), link("a", "d")},
+		"link to a later dir":   {link("a", "d"), dir("d")},
+		"link to the root":      {link("a", "/")},
+		"link to itself":        {link("a", "a")},
+		"link onto its target":  {file("a", 1), link("a", "a")},
+		"links in a circle":     {link("a", "b"), link("b", "c"), link("c", "a")},
+		"link to a hidden file": {file(".wh..wh.plnk/1", 1), link("a", ".wh..wh.plnk/1")},
+		"in a pending link":     {link("a", "b"), file("a/x", 1), file("b", 1)},
+		"whiteout of nothing":   {file(".wh.", 1)},
+		"whiteout of dot":       {file(".wh..", 1)},
+		"whiteout of dots":      {file(".wh...", 1)},
+		"whiteout below a file": {file("d/.wh.a", 1), file("d", 1)},
+		"negative size":         edit(func(e *ztoc.Entry) { e.Size = -1 }),
+		"negative offset":       edit(func(e *ztoc.Entry) { e.Offset = -1 }),
+		"past the end":          edit(func(e *ztoc.Entry) { e.Size = layerSize }),
+		"overflow":              edit(func(e *ztoc.Entry) { e.Size = 1<<63 - 1 }),
+		"unknown type":          edit(func(e *ztoc.Entry) { e.Type = 99 }),
+		"no type":               edit(func(e *ztoc.Entry) { e.Type = 0 }),
+		"no owner":              edit(func(e *ztoc.Entry) { e.UID = 1<<32 - 1 }),
+		"empty symlink":         {symlink("a", "")},
+		"long symlink":          {symlink("a", strings.Repeat("x", 4096))},
+		"symlink with NUL":      {symlink("a", "x\x00")},
+		"major":                 {{Name: "c", Type: ztoc.TypeChar, Devmajor: 1 << 12}},
+		"minor":                 {{Name: "c", Type: ztoc.TypeBlock, Devminor: -1}},
+		"xattr without name":    edit(func(e *ztoc.Entry) { e.PAX = []ztoc.Record{{Key: "SCHILY.xattr."}} }),
+		"xattr with long name":  edit(func(e *ztoc.Entry) { e.PAX = []ztoc.Record{{Key: "SCHILY.xattr.user." + long}} }),
+		"xattr too large": edit(func(e *ztoc.Entry) {
+			e.PAX = []ztoc.Record{{Key: "SCHILY.xattr.user.a", Value: strings.Repeat("x", 65<<10)}}
+		}),
+	} {
+		tr, err := newTree(toc, layerSize, false)
+		var ee *EntryError
+		if !errors.Is(err, ErrTOC) || !errors.As(err, &ee) || ee.Name != toc[ee.Entry].Name {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if tr != nil {
+			t.Errorf("%s: accepted as\n%s", name, draw(tr))
+		}
+	}
+}
+
+// TestTreeNumbers pins the numbers of nodes, which running kernels remember.
+func TestTreeNumbers(t *testing.T) {
+	tr, err := newTree([]ztoc.Entry{file("z", 1), file("d/b", 2), link("a", "z"), file("d/a/x", 3), dir("c"), file("d/.wh.c", 4)}, layerSize, false)
+	must(t, err)
+	var got []string
+	for i := range tr.nodes {
+		got = append(got, fmt.Sprintf("%s/%d", tr.name(&tr.nodes[i]), tr.file(uint32(i))))
+	}
+	if g, w := strings.Join(got, " "), "/0 a/1 c/2 d/3 z/1 a/5 b/6 c/7 x/8"; g != w {
+		t.Errorf("got  %s\nwant %s", g, w)
+	}
+}
+
+func FuzzTree(f *testing.F) {
+	f.Add("1a\n2d\n2d/x\n4e|a\n3s|../x\n1d/.wh.y\n1d/.wh..wh..opq")
+	f.Add("4a|b\n4b|a\n1./../x\n1a//b/./c")
+	f.Fuzz(func(t *testing.T, spec string) {
+		var toc []ztoc.Entry
+		for i, l := range strings.Split(spec, "\n") {
+			if l == "" {
+				continue
+			}
+			name, to, _ := strings.Cut(l[1:], "|")
+			toc = append(toc, ztoc.Entry{Name: name, Linkname: to, Type: ztoc.EntryType(l[0] - '0'), Offset: int64(i), Size: 1, ModTime: time.Unix(int64(i), 0)})
+		}
+		tr, err := newTree(toc, layerSize, false)
+		if err != nil {
+			if !errors.Is(err, ErrTOC) {
+				t.Errorf("untyped error %v", err)
+			}
+			return
+		}
+		if s := draw(tr); strings.Contains(s, "NOT FOUND") {
+			t.Errorf("unsorted:\n%s", s)
+		}
+		links := make([]uint32, len(tr.nodes))
+		for i := range tr.nodes {
+			n := &tr.nodes[i]
+			if i > 0 && (!tr.nodes[n.parent].isDir() || tr.name(n) == "" || tr.name(n) == "." || tr.name(n) == ".." || strings.Contains(tr.name(n), "/")) {
+				t.Errorf("node %d %q below %d", i, tr.name(n), n.parent)
+			}
+			links[tr.file(uint32(i))]++
+			if n.isDir() {
+				links[i]++
+				if i > 0 {
+					links[n.parent]++
+				}
+			}
+		}
+		for i := range tr.nodes {
+			if n := &tr.nodes[i]; n.flags&flagAlias == 0 && n.nlink != links[i] {
+				t.Errorf("node %d has %d links, says %d", i, links[i], n.nlink)
+			}
+		}
+	})
+}
+
+// bigTOC returns n files in directories of 100.
+func bigTOC(n int) []ztoc.Entry {
+	toc := make([]ztoc.Entry, 0, n)
+	for i := range n {
+		toc = append(toc, file(fmt.Sprintf("usr/lib/python3/dist-packages/pkg%d/module_%d.py", i/100, i), int64(i)))
+	}
+	return toc
+}
+
+func BenchmarkTreeBuild(b *testing.B) {
+	toc := bigTOC(100_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		tr, err := newTree(toc, layerSize, false)
+		must(b, err)
+		kept := 56*cap(tr.nodes) + len(tr.arena) + 20*cap(tr.xattrs)
+		b.ReportMetric(float64(kept)/float64(len(toc)), "kept-B/file")
+	}
+}
+
+func BenchmarkTreeLookup(b *testing.B) {
+	toc := bigTOC(100_000)
+	tr, err := newTree(toc, layerSize, false)
+	must(b, err)
+	d := uint32(0)
+	for _, c := range []string{"usr", "lib", "python3", "dist-packages"} {
+		d, _ = tr.lookup(&tr.nodes[d], c)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i = (i + 7919) % 1000
+		name := dirNames[i]
+		if _, ok := tr.lookup(&tr.nodes[d], name); !ok {
+			b.Fatal(name)
+		}
+	}
+}
+
+var dirNames = slices.Collect(func(yield func(string) bool) {
+	for i := range 1000 {
+		if !yield(fmt.Sprintf("pkg%d", i)) {
+			return
+		}
+	}
+})
+
+func BenchmarkReadDirPlus(b *testing.B) {
+	tr, err := newTree(bigTOC(100_000), layerSize, false)
+	must(b, err)
+	f := &FS{}
+	l := &layer{name: "l", slot: 1, tree: tr}
+	f.table.Store(&table{slots: map[uint32]*layer{1: l}, names: map[string]*layer{"l": l}})
+	r := &raw{f: f}
+	d := uint32(0)
+	for _, c := range []string{"usr", "lib", "python3", "dist-packages"} {
+		d, _ = tr.lookup(&tr.nodes[d], c)
+	}
+	in := &fuse.ReadIn{}
+	in.NodeId = 1<<32 | uint64(d)
+	buf := make([]byte, 4<<20)
+	b.ReportAllocs()
+	for b.Loop() {
+		out := fuse.NewDirEntryList(buf, 0)
+		if st := r.ReadDirPlus(nil, in, out); !st.Ok() || out.Offset != 1002 {
+			b.Fatal(st, out.Offset)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/entry")
+}
