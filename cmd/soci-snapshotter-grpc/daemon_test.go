@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/proxy"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/snapshotters"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/registry"
+	"github.com/seekoci/seekoci/registry/registrytest"
+	"github.com/seekoci/seekoci/ztoc"
+	"github.com/seekoci/seekoci/ztoc/ztoctest"
+)
+
+// image is an indexed image in a registry.
+type image struct {
+	ref    string
+	desc   ocispec.Descriptor
+	layers []ocispec.Descriptor
+	diffs  []digest.Digest
+	chains []digest.Digest
+	files  map[string][]byte // contents by path
+}
+
+// pushImage pushes an image of two layers, and its v1 index through our own client.
+func pushImage(t *testing.T, reg *registrytest.Server) *image {
+	t.Helper()
+	i := &image{ref: reg.Host() + "/app:1", files: make(map[string][]byte)}
+	for n := range uint64(2) {
+		f := ztoctest.Big(n, fmt.Sprintf("file%d", n), 1<<20)
+		i.files[f.Name] = f.Data
+		tar := must(ztoctest.Tar([]ztoctest.File{f}, ztoctest.TarOptions{}))(t)
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		must(z.Write(tar))(t)
+		check(t, z.Close())
+		d := must(reg.AddBlob("app", &b))(t)
+		d.MediaType = ocispec.MediaTypeImageLayerGzip
+		i.layers, i.diffs = append(i.layers, d), append(i.diffs, digest.FromBytes(tar))
+	}
+	i.chains = identity.ChainIDs(append([]digest.Digest(nil), i.diffs...))
+	config := must(json.Marshal(ocispec.Image{
+		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: i.diffs},
+	}))(t)
+	cd := must(reg.AddBlob("app", bytes.NewReader(config)))(t)
+	cd.MediaType = ocispec.MediaTypeImageConfig
+	p := must(json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: cd, Layers: i.layers,
+	}))(t)
+	i.desc = must(reg.AddManifest("app", "1", ocispec.MediaTypeImageManifest, p))(t)
+	client := must(registry.NewClient(registry.Options{}))(t)
+	repo := must(client.Repository(i.ref))(t)
+	_, _, err := index.Build(t.Context(), repo, i.desc, index.V1, index.BuildOptions{
+		ZTOC: ztoc.BuildOptions{SpanSize: 128 << 10}, MinLayerSize: -1,
+	})
+	check(t, err)
+	return i
+}
+
+// process is a running daemon.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	notify *net.UnixConn
+	sn     snapshots.Snapshotter
+	exited chan error
+
+	mu  sync.Mutex
+	log []map[string]any // guarded by mu
+}
+
+// start starts the daemon on root and waits until it says that it is ready.
+// prefix, if any, is a program that becomes the daemon.
+func start(t *testing.T, root string, extra []*os.File, prefix ...string) *process {
+	t.Helper()
+	p := &process{t: t, exited: make(chan error, 1)}
+	sock := filepath.Join(t.TempDir(), "notify")
+	p.notify = must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"}))(t)
+	t.Cleanup(func() { p.notify.Close() })
+	address := filepath.Join(root, "run", "d.sock")
+	listenOn := address
+	if extra != nil {
+		listenOn = "fd://"
+	}
+	args := append(prefix, must(os.Executable())(t), "--root", filepath.Join(root, "lib"), "--address", listenOn,
+		"--config", filepath.Join(root, "config.toml"), "--log-level", "debug")
+	p.cmd = exec.Command(args[0], args[1:]...)
+	p.cmd.Env = append(os.Environ(), "TEST_IS_DAEMON=1", "NOTIFY_SOCKET="+sock)
+	p.cmd.ExtraFiles = extra
+	stderr := must(p.cmd.StderrPipe())(t)
+	check(t, p.cmd.Start())
+	var logs sync.WaitGroup
+	logs.Go(func() { p.read(stderr) })
+	go func() { logs.Wait(); p.exited <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			p.cmd.Process.Kill()
+			<-p.exited
+		}
+		mount.UnmountAll(filepath.Join(root, "lib", "snapshotter", "mnt"), unix.MNT_DETACH)
+	})
+	p.wait("READY=1")
+	conn := must(grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials())))(t)
+	t.Cleanup(func() { conn.Close() })
+	p.sn = proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), "soci")
+	return p
+}
+
+// read collects the log, each line of which must be JSON.
+func (p *process) read(r io.Reader) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		var line map[string]any
+		if err := json.Unmarshal(s.Bytes(), &line); err != nil || line["time"] == nil || line["level"] == nil || line["msg"] == nil {
+			p.t.Errorf("log line %q: %v", s.Text(), err)
+		}
+		p.mu.Lock()
+		p.log = append(p.log, line)
+		p.mu.Unlock()
+	}
+}
+
+// lines returns how many log lines have this field.
+func (p *process) lines(key string, value any) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, l := range p.log {
+		if l[key] == value {
+			n++
+		}
+	}
+	return n
+}
+
+// wait waits for a message to systemd.
+func (p *process) wait(want string) {
+	p.t.Helper()
+	check(p.t, p.notify.SetReadDeadline(time.Now().Add(30*time.Second)))
+	buf := make([]byte, 1024)
+	n, err := p.notify.Read(buf)
+	if err != nil || string(buf[:n]) != want {
+		p.t.Fatalf("systemd was told %q, %v, want %q; log %v", buf[:n], err, want, p.log)
+	}
+}
+
+// stop stops the daemon, which must end well.
+func (p *process) stop(sig os.Signal) {
+	p.t.Helper()
+	check(p.t, p.cmd.Process.Signal(sig))
+	p.wait("STOPPING=1")
+	select {
+	case err := <-p.exited:
+		if err != nil {
+			p.t.Fatalf("daemon ended with %v; log %v", err, p.log)
+		}
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("daemon does not end; log %v", p.log)
+	}
+}
+
+// checkFiles mounts a snapshot and compares the files in it.
+func checkFiles(t *testing.T, mounts []mount.Mount, want map[string][]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	check(t, mount.All(mounts, dir))
+	defer func() { check(t, mount.UnmountAll(dir, 0)) }()
+	for name, data := range want {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes, %v, want %d", name, len(got), err, len(data))
+		}
+	}
+}
+
+func testRoot(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts overlayfs")
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("needs FUSE: %v", err)
+	}
+	f.Close()
+	root := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(root, "config.toml"), fmt.Appendf(nil, `
+unheard_of = 1
+metrics_network = "unix"
+metrics_address = %q
+[pull_modes.soci_v1]
+enable = true
+`, filepath.Join(root, "metrics.sock")), 0o600))
+	return root
+}
+
+// TestDaemon pulls an image through the daemon's socket, stops the daemon with
+// SIGTERM, and has the image again after a start without the registry.
+func TestDaemon(t *testing.T) {
+	root := testRoot(t)
+	reg := registrytest.New(registrytest.Options{})
+	defer reg.Close()
+	img := pushImage(t, reg)
+	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
+
+	p := start(t, root, nil)
+	parent := ""
+	for n, l := range img.layers {
+		_, err := p.sn.Prepare(ctx, fmt.Sprint("extract-", n), parent, snapshots.WithLabels(map[string]string{
+			snapshots.LabelSnapshotRef:             img.chains[n].String(),
+			snapshotters.TargetRefLabel:            img.ref,
+			snapshotters.TargetManifestDigestLabel: img.desc.Digest.String(),
+			snapshotters.TargetLayerDigestLabel:    l.Digest.String(),
+		}))
+		if !errdefs.IsAlreadyExists(err) {
+			t.Fatalf("prepare layer %d: %v", n, err)
+		}
+		parent = img.chains[n].String()
+		must(p.sn.Stat(ctx, parent))(t)
+	}
+	checkFiles(t, must(p.sn.Prepare(ctx, "container", parent))(t), img.files)
+	checkMetrics(t, filepath.Join(root, "metrics.sock"), img)
+	p.stop(unix.SIGTERM)
+	if p.lines("remote-snapshot-prepared", "true") != 2 || p.lines("msg", "fetching SOCI artifacts using index descriptor") != 1 || p.lines("key", "unheard_of") != 1 {
+		t.Errorf("log is %v", p.log)
+	}
+	if mounts := string(must(os.ReadFile("/proc/self/mountinfo"))(t)); strings.Contains(mounts, root) {
+		t.Errorf("mounts are left: %s", mounts)
+	}
+
+	reg.Close()
+	p = start(t, root, nil)
+	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
+	checkFiles(t, must(p.sn.View(ctx, "view", parent))(t), img.files)
+	p.stop(unix.SIGINT)
+}
+
+func checkMetrics(t *testing.T, sock string, img *image) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", sock)
+	}}}
+	defer client.CloseIdleConnections()
+	resp := must(client.Get("http://metrics/metrics"))(t)
+	defer resp.Body.Close()
+	body := string(must(io.ReadAll(resp.Body))(t))
+	layer := img.layers[0]
+	for _, want := range []string{
+		fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="mount"} 1`, layer.Digest),
+		fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="ztoc_fetch"} 1`, layer.Digest),
+		fmt.Sprintf(`soci_fs_operation_duration_milliseconds_count{layer=%q,operation_type="mount"} 1`, layer.Digest),
+		`operation_type="soci_index_fetch"} 1`,
+		fmt.Sprintf(`soci_fs_layer_fetched_size_bytes{digest=%q,mountpoint=`, layer.Digest),
+		fmt.Sprintf(`soci_fs_layer_size_bytes{digest=%q,mountpoint=`, layer.Digest),
+		`soci_snapshotter_decisions_total{kind="lazy",reason=""} 2`,
+		`soci_snapshotter_decisions_total{kind="active",reason=""} 1`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(body)
+	}
+}
+
+// TestActivation holds that the daemon serves on a socket that systemd passes.
+func TestActivation(t *testing.T) {
+	root := testRoot(t)
+	check(t, os.Mkdir(filepath.Join(root, "run"), 0o700))
+	l := must(net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(root, "run", "d.sock"), Net: "unix"}))(t)
+	defer l.Close()
+	f := must(l.File())(t)
+	defer f.Close()
+	t.Setenv("LISTEN_FDS", "1")
+	p := start(t, root, []*os.File{f}, "/bin/sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh")
+	must(p.sn.Prepare(namespaces.WithNamespace(t.Context(), "k8s.io"), "c", ""))(t)
+	p.stop(unix.SIGTERM)
+}
