@@ -4,6 +4,7 @@ package registrytest
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,6 +25,8 @@ type Fault struct {
 	Truncate int64 // bytes of body after which the connection is cut; 0 means none are cut, negative before the first
 	Stall    int64 // bytes of body after which no more come, until the client leaves; 0 means never, negative before the first
 
+	Then func() // called when a body has come to its cut or stall; nil means nothing
+
 	met int // guarded by Server.mu
 }
 
@@ -41,23 +44,31 @@ func (s *Server) Heal() {
 	s.faults = nil
 }
 
-// meet returns the fault that r meets, or nil.
+// meet returns the fault that r meets, or nil. Match may call the server.
 func (s *Server) meet(r *Request) *Fault {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.faults {
+	faults := slices.Clone(s.faults)
+	s.mu.Unlock()
+	for _, f := range faults {
 		if f.Kind != KindOther && f.Kind != r.Kind || f.Match != nil && !f.Match(r) {
 			continue
 		}
-		if f.Times > 0 && f.met >= f.Skip+f.Times {
-			continue
-		}
-		f.met++
-		if f.met > f.Skip {
+		if s.count(f) {
 			return f
 		}
 	}
 	return nil
+}
+
+// count uses f once and reports whether it is its turn.
+func (s *Server) count(f *Fault) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.Times > 0 && f.met >= f.Skip+f.Times {
+		return false
+	}
+	f.met++
+	return f.met > f.Skip
 }
 
 // answer writes the fault's own answer, if it has one.
@@ -139,12 +150,19 @@ func (w *shaper) room(n int64) (int64, func()) {
 
 // cut ends the response in the middle. The client has what was sent.
 func (w *shaper) cut() {
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	w.flush()
 	panic(http.ErrAbortHandler)
 }
 
+func (w *shaper) flush() {
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // a client that left is its own affair
+	if w.fault.Then != nil {
+		w.fault.Then()
+	}
+}
+
 func (w *shaper) stall() {
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	w.flush()
 	<-w.req.Context().Done()
 	panic(http.ErrAbortHandler)
 }

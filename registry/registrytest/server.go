@@ -148,7 +148,7 @@ func listen(addr string, conf *tls.Config, h http.Handler) *listener {
 	l.srv = &http.Server{
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    log.New(io.Discard, "", 0), // aborted bodies are ordered
-		TLSConfig:   conf,
+		TLSConfig:   conf.Clone(),               // the server writes into it
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !l.enter() {
 				panic(http.ErrAbortHandler)

@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seekoci/seekoci/registry"
+	"github.com/seekoci/seekoci/registry/registrytest"
+)
+
+const kindRange, kindBlob = registrytest.KindRange, registrytest.KindBlob
+
+// readAt reads and compares a range.
+func readAt(t *testing.T, b *registry.Blob, content []byte, off, n int) error {
+	t.Helper()
+	p := make([]byte, n)
+	if err := b.ReadAt(t.Context(), p, int64(off)); err != nil {
+		return err
+	}
+	if !bytes.Equal(p, content[off:off+n]) {
+		t.Errorf("wrong bytes at %d+%d", off, n)
+	}
+	return nil
+}
+
+func TestReadAt(t *testing.T) {
+	legs(t, func(t *testing.T, opts registrytest.Options) {
+		s := start(t, opts)
+		content := random(300_000)
+		b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+		if b.Size() != int64(len(content)) {
+			t.Errorf("size %d", b.Size())
+		}
+		for _, r := range [][2]int{{0, 1}, {0, 300_000}, {299_999, 1}, {1000, 70_000}, {300_000, 0}, {5, 0}} {
+			if err := readAt(t, b, content, r[0], r[1]); err != nil {
+				t.Error(err)
+			}
+		}
+		before := s.Stats().Range.Requests
+		for _, r := range [][2]int64{{-1, 1}, {300_000, 1}, {299_999, 2}, {1 << 62, 1}, {-1 << 63, 5}} {
+			if err := b.ReadAt(t.Context(), make([]byte, r[1]), r[0]); !errors.Is(err, registry.ErrRange) {
+				t.Errorf("read %d+%d: %v, want ErrRange", r[0], r[1], err)
+			}
+		}
+		if got := s.Stats().Range.Requests; got != before {
+			t.Errorf("%d requests for ranges that cannot be", got-before)
+		}
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				if err := readAt(t, b, content, i*10_000, 20_000); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		got, err := readAll(b.Open(t.Context()))
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("open: %d bytes, %v", len(got), err)
+		}
+		if opts.Redirect && s.Stats().Redirects >= s.Stats().Second.Requests {
+			t.Errorf("%d redirects for %d requests: the final URL is not remembered", s.Stats().Redirects, s.Stats().Second.Requests)
+		}
+	})
+}
+
+func TestCutShort(t *testing.T) {
+	content := random(200_000)
+	for _, redirect := range []bool{false, true} {
+		for _, cut := range []int64{-1, 1, 65_535, 65_536, 99_999, 100_000} {
+			t.Run(fmt.Sprintf("redirect=%t,cut=%d", redirect, cut), func(t *testing.T) {
+				s := start(t, registrytest.Options{Redirect: redirect})
+				b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+				s.Inject(registrytest.Fault{Kind: kindRange, Times: 3, Truncate: cut})
+				if err := readAt(t, b, content, 50_000, 100_000); err != nil {
+					t.Error(err)
+				}
+				if got := s.Stats().Range.Bytes; got != 100_000 {
+					t.Errorf("%d bytes sent for 100000: not resumed where it stopped", got)
+				}
+			})
+			t.Run(fmt.Sprintf("open,redirect=%t,cut=%d", redirect, cut), func(t *testing.T) {
+				s := start(t, registrytest.Options{Redirect: redirect})
+				b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+				s.Inject(registrytest.Fault{Match: func(r *registrytest.Request) bool { return r.Kind == kindBlob || r.Kind == kindRange }, Times: 5, Truncate: cut})
+				got, err := readAll(b.Open(t.Context()))
+				if err != nil || !bytes.Equal(got, content) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				if st := s.Stats(); st.Range.Bytes+st.Blob.Bytes != 200_000 {
+					t.Errorf("%d bytes sent for 200000", st.Range.Bytes+st.Blob.Bytes)
+				}
+			})
+		}
+	}
+}
+
+// TestDribble has a registry that always sends a little: that must end.
+func TestDribble(t *testing.T) {
+	s := start(t, registrytest.Options{})
+	content := random(100_000)
+	b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+	s.Inject(registrytest.Fault{Truncate: 10})
+	if err := readAt(t, b, content, 0, 50_000); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v, want unexpected EOF", err)
+	}
+	if _, err := readAll(b.Open(t.Context())); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("open: %v, want unexpected EOF", err)
+	}
+	if n := s.Stats().Range.Requests; n > 2*9 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestRetries(t *testing.T) {
+	content := random(1000)
+	for _, status := range []int{429, 500, 502, 503, 504, 408} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s := start(t, registrytest.Options{Redirect: status%2 == 0})
+			b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+			s.Inject(registrytest.Fault{Times: 4, Status: status})
+			if err := readAt(t, b, content, 3, 500); err != nil {
+				t.Error(err)
+			}
+			s.Inject(registrytest.Fault{Status: status})
+			var e *registry.Error
+			if err := readAt(t, b, content, 3, 500); !errors.As(err, &e) || e.Status != status || !e.Temporary() {
+				t.Errorf("%v, want a temporary %d", err, status)
+			}
+			s.Heal()
+			if err := readAt(t, b, content, 3, 500); err != nil {
+				t.Errorf("after it healed: %v", err) // no error is cached
+			}
+		})
+	}
+	for _, status := range []int{400, 401, 403, 404, 410, 416, 501} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s := start(t, registrytest.Options{})
+			b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+			s.Inject(registrytest.Fault{Status: status})
+			var e *registry.Error
+			err := readAt(t, b, content, 3, 500)
+			if !errors.As(err, &e) || e.Status != status || e.Temporary() || errors.Is(err, registry.ErrRange) != (status == 416) {
+				t.Errorf("%v, want a lasting %d", err, status)
+			}
+			if n := s.Stats().Range.Requests; n != 1 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	s := start(t, registrytest.Options{})
+	content := random(1000)
+	desc := add(t, s, content)
+	s.Inject(registrytest.Fault{Times: 1, Status: 429, RetryAfter: time.Second})
+	r := open(t, s, registry.Options{Retry: registry.Retry{MinWait: time.Millisecond, MaxWait: 5 * time.Second}})
+	begin := time.Now()
+	if err := readAt(t, r.Blob(desc), content, 0, 10); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(begin); d < time.Second {
+		t.Errorf("came back after %s, asked for 1s", d)
+	}
+	s.Inject(registrytest.Fault{Status: 429, RetryAfter: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	begin = time.Now()
+	if err := r.Blob(desc).ReadAt(ctx, make([]byte, 5), 0); !errors.Is(err, context.Canceled) || time.Since(begin) > 3*time.Second {
+		t.Errorf("cancelled while waiting: %v after %s", err, time.Since(begin))
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	s := registrytest.New(registrytest.Options{})
+	content := random(100)
+	r := open(t, s, registry.Options{Retry: registry.Retry{Max: 2, MinWait: 1, MaxWait: 2}})
+	desc := add(t, s, content)
+	s.Close()
+	_, resolveErr := r.Resolve(t.Context(), "v1")
+	for _, err := range []error{readAt(t, r.Blob(desc), content, 0, 9), resolveErr} {
+		var e *registry.Error
+		if !errors.As(err, &e) || e.Status != 0 || !e.Temporary() || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestExpiredRedirect lets signed URLs expire between and during reads.
+func TestExpiredRedirect(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 410} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s := start(t, registrytest.Options{Redirect: true, ExpiredStatus: status, Auth: registrytest.AuthBearer})
+			content := random(100_000)
+			b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+			for range 3 {
+				if err := readAt(t, b, content, 10, 1000); err != nil {
+					t.Fatal(err)
+				}
+				s.ExpireRedirects()
+			}
+			s.Inject(registrytest.Fault{Kind: kindRange, Times: 1, Truncate: 100, Then: s.ExpireRedirects, Match: second})
+			if err := readAt(t, b, content, 10, 50_000); err != nil {
+				t.Fatal(err)
+			}
+			if n := s.Stats().Leaks; n != 0 {
+				t.Errorf("%d requests took credentials to the second host", n)
+			}
+		})
+	}
+}
+
+func TestAuth(t *testing.T) {
+	content := random(100_000)
+	for name, opts := range map[string]registrytest.Options{
+		"basic":            {Auth: registrytest.AuthBasic},
+		"bearer":           {Auth: registrytest.AuthBearer},
+		"bearer, redirect": {Auth: registrytest.AuthBearer, Redirect: true},
+		"basic, redirect":  {Auth: registrytest.AuthBasic, Redirect: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts.Username, opts.Password = "jane", "s3cret-pass"
+			s := start(t, opts)
+			desc := add(t, s, content)
+			r := open(t, s, registry.Options{Credential: user("jane", "s3cret-pass")})
+			b := r.Blob(desc)
+			for range 3 {
+				if err := readAt(t, b, content, 10, 1000); err != nil {
+					t.Fatal(err)
+				}
+				s.ExpireTokens()
+				s.ExpireRedirects()
+			}
+			s.Inject(registrytest.Fault{Kind: kindRange, Times: 1, Truncate: 100,
+				Match: func(r *registrytest.Request) bool { return !opts.Redirect || r.Second },
+				Then:  func() { s.ExpireTokens(); s.ExpireRedirects() }})
+			s.ExpireRedirects() // so that the fault is met in a fresh answer
+			if err := readAt(t, b, content, 10, 50_000); err != nil {
+				t.Errorf("tokens expired in the middle: %v", err)
+			}
+			if n := s.Stats().Leaks; n != 0 {
+				t.Errorf("%d requests took credentials to the second host", n)
+			}
+			if err := r.Push(t.Context(), descOf("x/y", content[1:]), bytes.NewReader(content[1:])); err != nil {
+				t.Error(err)
+			}
+			err := readAt(t, open(t, s, registry.Options{Credential: user("jane", "wr0ng-pass")}).Blob(desc), content, 0, 5)
+			var e *registry.Error
+			if !errors.As(err, &e) || e.Status != 401 || strings.Contains(err.Error(), "wr0ng") {
+				t.Errorf("wrong password: %v", err)
+			}
+			if err := readAt(t, open(t, s, registry.Options{}).Blob(desc), content, 0, 5); err == nil {
+				t.Error("anonymous read of a private blob")
+			}
+		})
+	}
+}
+
+// TestTokenAfter403 meets a registry that says 403 when a token has expired.
+func TestTokenAfter403(t *testing.T) {
+	s := start(t, registrytest.Options{Auth: registrytest.AuthBearer})
+	content := random(100)
+	b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+	if err := readAt(t, b, content, 0, 9); err != nil {
+		t.Fatal(err)
+	}
+	s.Inject(registrytest.Fault{Kind: kindRange, Times: 1, Status: 403})
+	if err := readAt(t, b, content, 0, 9); err != nil {
+		t.Error(err)
+	}
+	if n := s.Stats().Token.Requests; n != 2 {
+		t.Errorf("%d tokens, want 2", n)
+	}
+	s.Inject(registrytest.Fault{Kind: kindRange, Status: 403})
+	if err := readAt(t, b, content, 0, 9); err == nil {
+		t.Error("403 for good is not an error")
+	}
+}
+
+// TestCancel ends a read in every place where it may hang, and looks whether the server notices.
+func TestCancel(t *testing.T) {
+	for name, fault := range map[string]registrytest.Fault{
+		"before the body": {Stall: -1}, "in the body": {Stall: 1000}, "before the headers": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reached, left := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			s := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+				if r.Kind != kindRange {
+					return false
+				}
+				context.AfterFunc(r.Context(), func() { once.Do(func() { close(left) }) })
+				close(reached)
+				if fault.Stall == 0 {
+					<-r.Context().Done()
+				}
+				return fault.Stall == 0
+			}})
+			desc := add(t, s, random(10_000))
+			if fault.Stall != 0 {
+				s.Inject(fault)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			r := open(t, s, registry.Options{})
+			go func() { done <- r.Blob(desc).ReadAt(ctx, make([]byte, 5000), 10) }()
+			<-reached
+			cancel()
+			begin := time.Now()
+			err := <-done
+			if !errors.Is(err, context.Canceled) || time.Since(begin) > 2*time.Second {
+				t.Errorf("%v after %s", err, time.Since(begin))
+			}
+			select {
+			case <-left:
+			case <-time.After(10 * time.Second):
+				t.Error("the server still sees the connection")
+			}
+		})
+	}
+}
+
+// TestStall has bodies and headers that stop coming.
+func TestStall(t *testing.T) {
+	content := random(10_000)
+	s := start(t, registrytest.Options{})
+	r := open(t, s, registry.Options{Timeouts: registry.Timeouts{Header: 200 * time.Millisecond, Stall: 50 * time.Millisecond}})
+	desc := add(t, s, content)
+	s.Inject(registrytest.Fault{Kind: kindRange, Times: 1, Stall: 1000})
+	if err := readAt(t, r.Blob(desc), content, 10, 5000); err != nil {
+		t.Error(err)
+	}
+	s.Inject(registrytest.Fault{Kind: kindBlob, Times: 1, Stall: 1000})
+	if got, err := readAll(r.Blob(desc).Open(t.Context())); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("open: %d bytes, %v", len(got), err)
+	}
+	s.Inject(registrytest.Fault{Stall: -1})
+	r = open(t, s, registry.Options{Retry: registry.Retry{Max: 1, MinWait: 1}, Timeouts: registry.Timeouts{Header: 50 * time.Millisecond, Stall: 20 * time.Millisecond}})
+	if err := readAt(t, r.Blob(desc), content, 0, 50); err == nil || !strings.Contains(err.Error(), "body stalled") && !strings.Contains(err.Error(), "no answer in time") {
+		t.Errorf("%v", err)
+	}
+	r = open(t, s, registry.Options{Timeouts: registry.Timeouts{Total: 50 * time.Millisecond}})
+	if err := readAt(t, r.Blob(desc), content, 0, 50); err == nil || !strings.Contains(err.Error(), "gave up after 50ms") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestRangesIgnored meets a registry that knows no ranges behind a large skip.
+func TestRangesIgnored(t *testing.T) {
+	s := start(t, registrytest.Options{NoRange: true})
+	content := random(10 << 20)
+	b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+	if err := readAt(t, b, content, 9<<20, 1000); err != nil {
+		t.Error(err)
+	}
+	n := s.Stats().Range.Requests + s.Stats().Blob.Requests
+	s.Inject(registrytest.Fault{Truncate: 9<<20 + 500})
+	if err := readAt(t, b, content, 9<<20, 1000); !errors.Is(err, registry.ErrProtocol) {
+		t.Errorf("%v, want an end after one large skip", err)
+	}
+	if got := s.Stats().Range.Requests + s.Stats().Blob.Requests - n; got != 2 {
+		t.Errorf("%d requests, want 2", got)
+	}
+	s.Heal()
+	s.Inject(registrytest.Fault{Times: 1, Truncate: 1000_000})
+	if err := readAt(t, b, content, 999_000, 5000); err != nil {
+		t.Errorf("small skips: %v", err)
+	}
+}
+
+// TestContentRange serves answers that a range request must not believe, and some odd good ones.
+func TestContentRange(t *testing.T) {
+	content := random(1000)
+	tests := []struct {
+		name   string
+		status int
+		header string
+		body   []byte
+		ok     bool
+	}{
+		{"good", 206, "bytes 100-199/1000", content[100:200], true},
+		{"total unknown", 206, "bytes 100-199/*", content[100:200], true},
+		{"more than asked", 206, "bytes 100-499/1000", content[100:500], true},
+		{"200 with a part", 200, "bytes 100-199/1000", content[100:200], true},
+		{"200 with all and a range", 200, "bytes 0-999/1000", content, true},
+		{"missing", 206, "", content[100:200], false},
+		{"other offset", 206, "bytes 0-99/1000", content[:100], false},
+		{"other total", 206, "bytes 100-199/2000", content[100:200], false},
+		{"after the end", 206, "bytes 100-1099/*", make([]byte, 1000), false},
+		{"other length", 206, "bytes 100-199/1000", content[100:150], false},
+		{"malformed", 206, "bytes 100-x/1000", content[100:200], false},
+		{"200 of another size", 200, "", content[:900], false},
+		{"204", 204, "", nil, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+				if tt.header != "" {
+					w.Header().Set("Content-Range", tt.header)
+				}
+				w.WriteHeader(tt.status)
+				_, _ = w.Write(tt.body)
+				return true
+			}})
+			err := readAt(t, open(t, s, registry.Options{}).Blob(add(t, s, content)), content, 100, 100)
+			if (err == nil) != tt.ok {
+				t.Errorf("%v", err)
+			}
+			if n := s.Stats().Range.Requests; n != 1 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
+// TestShortRanges meets a registry that sends less than was asked for.
+func TestShortRanges(t *testing.T) {
+	content := random(500_000)
+	for _, most := range []int{70_000, 100} {
+		s := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+			var a, b int
+			if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &a, &b); err == nil {
+				r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", a, min(b, a+most-1)))
+			}
+			return false
+		}})
+		err := readAt(t, open(t, s, registry.Options{}).Blob(add(t, s, content)), content, 1, 450_000)
+		if (err == nil) != (most > 65536) {
+			t.Errorf("at most %d bytes: %v", most, err)
+		}
+	}
+}
+
+func TestSecretsStaySecret(t *testing.T) {
+	s := start(t, registrytest.Options{Redirect: true, Auth: registrytest.AuthBearer, Username: "jane", Password: "s3cret-pass"})
+	content := random(1000)
+	r := open(t, s, registry.Options{Credential: user("jane", "s3cret-pass"), Retry: registry.Retry{Max: -1}})
+	b := r.Blob(add(t, s, content))
+	var errs []error
+	for _, f := range []registrytest.Fault{
+		{Status: 500}, {Status: 404}, {Truncate: -1}, {Truncate: 5}, {Status: 206},
+		{Status: 302, Header: http.Header{"Location": {"http://u:hunter2@127.0.0.1:1/x?X-Signature=secret-signature"}}},
+		{Status: 302, Header: http.Header{"Location": {"http://127.0.0.1:1/%zz?X-Signature=secret-signature"}}},
+	} {
+		f.Match = second
+		s.Inject(f)
+		errs = append(errs, readAt(t, b, content, 0, 500))
+		_, err := readAll(b.Open(t.Context()))
+		errs = append(errs, err)
+		s.Heal()
+	}
+	s.Inject(registrytest.Fault{Kind: registrytest.KindManifest, Status: 302, Header: http.Header{"Location": {"http://u:hunter2@127.0.0.1:1/%zz?X-Signature=secret-signature"}}})
+	_, err := r.Resolve(t.Context(), "v1")
+	errs = append(errs, err)
+	s.Heal()
+	s.Inject(registrytest.Fault{Kind: registrytest.KindManifest, Status: 302, Header: http.Header{"Location": {"http://u:hunter2@127.0.0.1:1/?X-Signature=secret-signature"}}})
+	_, err = r.Resolve(t.Context(), "v1")
+	errs = append(errs, err)
+	for i, err := range errs {
+		if err == nil {
+			t.Errorf("%d: no error", i)
+			continue
+		}
+		for _, word := range []string{"secret-signature", "s3cret", "hunter2", "Bearer"} {
+			if strings.Contains(err.Error(), word) {
+				t.Errorf("%d: error shows %q: %v", i, word, err)
+			}
+		}
+	}
+}
+
+func TestWrongContent(t *testing.T) {
+	content, other := random(1000), make([]byte, 1000)
+	s := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+		_, _ = w.Write(other)
+		return true
+	}})
+	rc := must[io.ReadCloser](t)(open(t, s, registry.Options{}).Blob(descOf("x/y", content)).Open(t.Context()))
+	for range 2 { // also when read on
+		if _, err := io.ReadAll(rc); !errors.Is(err, registry.ErrDigest) {
+			t.Errorf("%v, want ErrDigest", err)
+		}
+	}
+	if err := rc.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConnectionsAreReused counts the connections of many reads in a row.
+func TestConnectionsAreReused(t *testing.T) {
+	var mu sync.Mutex
+	addrs := map[string]bool{}
+	s := start(t, registrytest.Options{Redirect: true, Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		addrs[r.RemoteAddr] = true
+		return false
+	}})
+	content := random(100_000)
+	b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+	for i := range 50 {
+		if err := readAt(t, b, content, i*1000, 50_000); err != nil {
+			t.Fatal(err)
+		}
+		s.ExpireRedirects()
+	}
+	if len(addrs) > 4 {
+		t.Errorf("%d connections for reads one after the other", len(addrs))
+	}
+}
+
+func second(r *registrytest.Request) bool { return r.Second }
