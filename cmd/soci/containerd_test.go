@@ -53,10 +53,9 @@ func TestContainerdGolden(t *testing.T) {
 
 // node is the containerd of a story.
 type node struct {
-	ctx      context.Context // of the story, with its namespace
-	client   *containerd.Client
-	registry *registrytest.Server
-	uploads  chan struct{} // gets one when the registry sees the first upload
+	ctx     context.Context // of the story, with its namespace
+	client  *containerd.Client
+	uploads chan struct{} // gets one when the registry sees the first upload
 }
 
 const nodeKey = "node"

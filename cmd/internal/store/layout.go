@@ -19,6 +19,9 @@ import (
 	"oras.land/oras-go/v2/errdef"
 )
 
+// ingestDir is where blobs of a layout are written, the directory of oras.
+const ingestDir = "ingest"
+
 // Layout is a content store in the form of an OCI image layout directory, the
 // one that --content-store soci keeps at <root>/content. It is safe for
 // concurrent use.
@@ -49,16 +52,66 @@ func (l *Layout) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 	return blobReader{during(ctx, r), r}, nil
 }
 
-// Push writes the blob of desc unless it is there.
+// Push writes the blob of desc unless it is there. A manifest is entered into
+// the layout's index.json.
 func (l *Layout) Push(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error {
-	if err := checkDigest(desc.Digest); err != nil {
-		return fmt.Errorf("push: %w", err)
-	}
-	err := l.st.Push(ctx, desc, during(ctx, r))
-	if err != nil && !errors.Is(err, errdef.ErrAlreadyExists) {
-		return fmt.Errorf("push %s to %s: %w", desc.Digest, l.dir, native(err))
+	if err := l.push(ctx, desc, r); err != nil {
+		return fmt.Errorf("push %s to %s: %w", desc.Digest, l.dir, err)
 	}
 	return nil
+}
+
+func (l *Layout) push(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error {
+	if err := checkDigest(desc.Digest); err != nil {
+		return err
+	}
+	name := filepath.Join(l.dir, ocispec.ImageBlobsDir, desc.Digest.Algorithm().String(), desc.Digest.Encoded())
+	if info, err := os.Stat(name); err != nil || info.Size() != desc.Size {
+		if err := l.ingest(name, desc, during(ctx, r)); err != nil {
+			return err
+		}
+	}
+	if !isManifest(desc.MediaType) {
+		return nil
+	}
+	plain := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+	return l.st.Tag(ctx, plain, desc.Digest.String())
+}
+
+// ingest writes a blob that is verified before it gets its name.
+func (l *Layout) ingest(name string, desc ocispec.Descriptor, r io.Reader) (err error) {
+	for _, dir := range []string{filepath.Dir(name), filepath.Join(l.dir, ingestDir)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Join(l.dir, ingestDir), desc.Digest.Encoded()+"_*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	sum := desc.Digest.Algorithm().Digester()
+	n, err := io.Copy(io.MultiWriter(f, sum.Hash()), io.LimitReader(r, desc.Size+1))
+	switch {
+	case err != nil:
+		return err
+	case n != desc.Size:
+		return fmt.Errorf("content has not %d bytes", desc.Size)
+	case sum.Digest() != desc.Digest:
+		return fmt.Errorf("content has digest %s", sum.Digest())
+	}
+	if err := f.Chmod(0o444); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }
 
 // Delete removes a blob.

@@ -214,7 +214,7 @@ func (l *Layout) seal(root ocispec.Descriptor) error {
 	if err := os.WriteFile(filepath.Join(l.dir, ocispec.ImageIndexFile), p, 0o644); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(l.dir, "ingest")); err != nil {
+	if err := os.RemoveAll(filepath.Join(l.dir, ingestDir)); err != nil {
 		return err
 	}
 	return os.Chmod(l.dir, 0o755)

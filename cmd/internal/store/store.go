@@ -29,6 +29,8 @@
 //   - An ingest that fails is aborted, also when its context was cancelled:
 //     nothing half-written stays behind. Its reference is made of the digest,
 //     so what a killed process left is taken up by the next one.
+//   - A layout's index.json is left to oras, its blobs are not: an oras push that
+//     fails leaves its temporary file behind.
 //   - An archive is not unpacked: the offsets of its members are noted and
 //     blobs are read where they are.
 //   - The result of a conversion is complete before it gets its name. What was
