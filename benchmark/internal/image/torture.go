@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -58,7 +59,7 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 		func() error { // the tree without its whiteouts: there is nothing below
 			files := []ztoctest.File{directory("data"), directory("data/directory"), regular("data/directory/file", "gone with its directory"), regular("data/whiteout", "whited out above"),
 				ztoctest.Big(11, strings.TrimPrefix(BigGzip, "/"), layerData), {Header: tar.Header{Name: strings.TrimPrefix(Probe, "/"), Mode: 0o755}, Data: probe}}
-			for _, f := range ztoctest.Files(1, 1500) {
+			for _, f := range everything(1, 1500) {
 				if !strings.HasPrefix(path.Base(f.Name), ".wh.") {
 					files = append(files, f)
 				}
@@ -66,7 +67,7 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 			return b.encode(files, ztoctest.TarOptions{}, member.Encode)
 		},
 		func() error { // the tree once more, other contents, whiteouts and opaque directories included
-			files := append(ztoctest.Files(2, 700), ztoctest.Big(12, strings.TrimPrefix(BigMany, "/"), layerData))
+			files := append(everything(2, 700), ztoctest.Big(12, strings.TrimPrefix(BigMany, "/"), layerData))
 			return b.encode(files, ztoctest.TarOptions{Prefix: "./"}, func(p []byte) ([]byte, error) { return ztoctest.Members(p, 1<<20, member) })
 		},
 		func() error {
@@ -75,12 +76,12 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 		},
 		func() error { // plain tar; a file where a directory was, an opaque directory with new files
 			return b.Layer(Plain, func(w *tar.Writer) error {
-				return writeFiles(w, []ztoctest.File{regular("data/directory", "now a file"), directory("opt/many/00"), regular("opt/many/00/.wh..wh..opq", ""),
-					regular("opt/many/00/new", "the only one"), ztoctest.Big(14, strings.TrimPrefix(BigPlain, "/"), layerData)})
+				return writeFiles(w, withParents([]ztoctest.File{regular("data/directory", "now a file"), directory("opt/many/00"), regular("opt/many/00/.wh..wh..opq", ""),
+					regular("opt/many/00/new", "the only one"), ztoctest.Big(14, strings.TrimPrefix(BigPlain, "/"), layerData)}))
 			})
 		},
 		func() error {
-			files := append(ztoctest.Files(5, 300), ztoctest.Big(15, "data/stored", layerData))
+			files := append(everything(5, 300), ztoctest.Big(15, "data/stored", layerData))
 			return b.encode(files, ztoctest.TarOptions{Padding: 10240}, func(p []byte) ([]byte, error) { return ztoctest.Member{FlushEvery: 100000, Level: 1}.Encode(p) })
 		},
 	} {
@@ -109,8 +110,47 @@ func Minimal(ctx context.Context, dir, variant string) (*Image, error) {
 	return b.Image(ocispec.ImageConfig{Entrypoint: []string{Probe}, Cmd: []string{"tree"}, Env: []string{"PATH=/"}})
 }
 
+// everything is ztoctest's tree with two things as builders write them, because containerd's own unpacking would
+// change the files otherwise: hard links repeat their target's mode, owner and time, of which the last entry's win, and
+// no time is before 1970, to where such are moved.
+func everything(seed uint64, n int) []ztoctest.File {
+	files := slices.DeleteFunc(ztoctest.Files(seed, n), func(f ztoctest.File) bool { return f.ModTime.Unix() < 0 })
+	targets := make(map[string]tar.Header)
+	for i, f := range files {
+		if f.Typeflag != tar.TypeLink {
+			targets[f.Name] = f.Header
+			continue
+		}
+		h, target := &files[i].Header, targets[f.Linkname]
+		h.Mode, h.Uid, h.Gid, h.ModTime = target.Mode, target.Uid, target.Gid, target.ModTime
+	}
+	return files
+}
+
+// withParents adds the directories that have no entry of their own in front of what lies in them, as the common
+// builders do. Without one, the directory's time is when it was unpacked.
+func withParents(files []ztoctest.File) []ztoctest.File {
+	known := map[string]bool{".": true, "/": true}
+	for _, f := range files {
+		if f.Typeflag == tar.TypeDir {
+			known[path.Clean(f.Name)] = true
+		}
+	}
+	var out []ztoctest.File
+	for _, f := range files {
+		var missing []ztoctest.File
+		for dir := path.Dir(path.Clean(f.Name)); !known[dir]; dir = path.Dir(dir) {
+			known[dir] = true
+			missing = append(missing, directory(dir))
+		}
+		slices.Reverse(missing)
+		out = append(append(out, missing...), f)
+	}
+	return out
+}
+
 func (b *Builder) encode(files []ztoctest.File, opts ztoctest.TarOptions, encode func([]byte) ([]byte, error)) error {
-	archive, err := ztoctest.Tar(files, opts)
+	archive, err := ztoctest.Tar(withParents(files), opts)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/client"
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ type Node struct {
 	echo        io.Writer
 	containerd  *Process
 	snapshotter *Process
-	runs        int
+	runs        atomic.Int64 // containers so far, for their names
 }
 
 // Start starts the snapshotter and containerd.

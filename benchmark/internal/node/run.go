@@ -36,12 +36,11 @@ func (n *Node) Run(ctx context.Context, c Container) (Result, error) {
 	if err := os.MkdirAll(fifos, 0o700); err != nil {
 		return Result{}, err
 	}
-	n.runs++
 	args := []string{"run", "--rm", "--snapshotter", c.Snapshotter}
 	if c.Dir != "" {
 		args = append(args, "--cwd", c.Dir)
 	}
-	args = append(append(args, c.Image, fmt.Sprintf("run%d", n.runs)), c.Args...)
+	args = append(append(args, c.Image, fmt.Sprintf("run%d", n.runs.Add(1))), c.Args...)
 	fmt.Fprintf(n.echo, "# ctr %s\n", quote(args))
 	args = append([]string{"--address", n.Address, "--namespace", n.Namespace, "run", "--fifo-dir", fifos}, args[1:]...)
 

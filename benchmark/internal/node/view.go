@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
@@ -38,7 +40,9 @@ func (n *Node) View(ctx context.Context, ref, snapshotter string, see func(dir s
 	}
 	s := n.Client.SnapshotService(snapshotter)
 	key := filepath.Base(dir)
-	mounts, err := s.View(ctx, key, identity.ChainID(diffIDs).String())
+	// Without the label containerd's garbage collector would take it away.
+	keep := snapshots.WithLabels(map[string]string{"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339)})
+	mounts, err := s.View(ctx, key, identity.ChainID(diffIDs).String(), keep)
 	if err != nil {
 		return err
 	}

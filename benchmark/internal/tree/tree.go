@@ -14,7 +14,7 @@
 // # Limits
 //
 // Access and change times and inode numbers are not compared, neither are the link counts of directories: overlayfs
-// makes those up. The tree stays within one mount: directories of another are named but not entered.
+// makes those up. The root's modification time is left out too: layers seldom have an entry for it. The tree stays within one mount: directories of another are named but not entered.
 //
 // # Decisions
 //
@@ -67,11 +67,17 @@ func (t *walker) visit(path string) {
 		fmt.Fprintf(t.out, "%q: %v\n", path, err)
 		return
 	}
-	mtime := st.Mtim
-	fmt.Fprintf(t.out, "%q mode=%o owner=%d:%d mtime=%d.%09d", path, st.Mode, st.Uid, st.Gid, mtime.Sec, mtime.Nsec)
+	if st.Dev != t.dev && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		fmt.Fprintf(t.out, "%q another mount\n", path)
+		return
+	}
+	fmt.Fprintf(t.out, "%q mode=%o owner=%d:%d", path, st.Mode, st.Uid, st.Gid)
+	if path != "." {
+		fmt.Fprintf(t.out, " mtime=%d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
+	}
 	t.xattrs(full)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		t.directory(path, full, st.Dev)
+		t.directory(path, full)
 		return
 	}
 	t.links(path, st)
@@ -87,11 +93,7 @@ func (t *walker) visit(path string) {
 	fmt.Fprintln(t.out)
 }
 
-func (t *walker) directory(path, full string, dev uint64) {
-	if dev != t.dev {
-		fmt.Fprintln(t.out, " another mount")
-		return
-	}
+func (t *walker) directory(path, full string) {
 	entries, err := os.ReadDir(full)
 	fmt.Fprintf(t.out, " entries=%d%s\n", len(entries), said(err))
 	for _, e := range entries {
