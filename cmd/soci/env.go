@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -53,6 +54,7 @@ type env struct {
 	root      string
 	useSOCI   bool
 	debug     bool
+	timeout   time.Duration // of the command; 0 means none
 	in        io.Reader
 	out, err  io.Writer
 
@@ -65,9 +67,16 @@ func newEnv(cmd *cli.Command) (*env, error) {
 		namespace: cmd.String("namespace"),
 		root:      cmd.String("root"),
 		debug:     cmd.Bool("debug"),
+		timeout:   cmd.Duration("timeout"),
 		in:        cmd.Root().Reader,
 		out:       cmd.Root().Writer,
 		err:       cmd.Root().ErrWriter,
+	}
+	if !e.debug {
+		// The libraries of containerd log what they then return as an error.
+		if err := log.SetLevel("panic"); err != nil {
+			return nil, err
+		}
 	}
 	switch s := cmd.String("content-store"); s {
 	case storeContainerd:
@@ -143,7 +152,11 @@ func (e *env) db() (artifacts.DB, error) {
 	if err := e.makeRoot(); err != nil {
 		return artifacts.DB{}, err
 	}
-	return artifacts.DB{Path: filepath.Join(e.root, "artifacts.db")}, nil
+	db := artifacts.DB{Path: filepath.Join(e.root, "artifacts.db")}
+	if e.timeout > 0 {
+		db.Timeout = min(e.timeout, artifacts.DefaultTimeout)
+	}
+	return db, nil
 }
 
 // image finds an image in containerd: under the name ref, or under the full

@@ -107,7 +107,7 @@ func globalFlags() []cli.Flag {
 			Usage: "`namespace` of containerd", Sources: cli.EnvVars("CONTAINERD_NAMESPACE"),
 		},
 		&cli.DurationFlag{Name: "timeout", Usage: "give up after this `duration`; 0 means never"},
-		&cli.BoolFlag{Name: "debug", Usage: "print the requests that push makes to standard error"},
+		&cli.BoolFlag{Name: "debug", Usage: "print the requests of push, and what libraries log, to standard error"},
 		&cli.StringFlag{
 			Name: "content-store", Value: storeContainerd,
 			Usage: "`store` of indexes and zTOCs, containerd or soci",
@@ -131,7 +131,7 @@ func action(f func(ctx context.Context, e *env, cmd *cli.Command) error) cli.Act
 				err = cerr
 			}
 		}()
-		if d := cmd.Duration("timeout"); d > 0 {
+		if d := e.timeout; d > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("gave up after --timeout %s", d.Round(time.Millisecond)))
 			defer cancel()

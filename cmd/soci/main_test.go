@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
@@ -80,6 +81,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"listonly": listonly,
 	"mode":     mode,
 	"rmblob":   rmblob,
+	"lock":     lock,
 	"oneline":  oneLineOf,
 }
 
@@ -150,7 +152,13 @@ func mkimage(ts *testscript.TestScript, _ bool, args []string) {
 		var layers []ocispec.Descriptor
 		cfg.RootFS.Type = "layers"
 		for k, kind := range kinds {
-			content, diffID := layerOf(ts, kind, uint64(i+1)), digest.FromString(kind) // nobody unpacks it
+			content := layerOf(ts, kind, uint64(i+1))
+			r, err := gzip.NewReader(bytes.NewReader(content))
+			ts.Check(err)
+			diffID, err := digest.SHA256.FromReader(r)
+			if kind != "broken" {
+				ts.Check(err)
+			}
 			cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, diffID)
 			layers = append(layers, add(ocispec.MediaTypeImageLayerGzip, content))
 			ts.Setenv("LAYER"+strconv.Itoa(k), layers[k].Digest.String())
@@ -230,6 +238,13 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 // rmblob DIR DIGEST removes a blob from an OCI layout.
 func rmblob(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.Remove(filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256", digest.Digest(args[1]).Encoded())))
+}
+
+// lock DB holds a database until the end of the story.
+func lock(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := bolt.Open(ts.MkAbs(args[0]), 0o600, nil)
+	ts.Check(err)
+	ts.Defer(func() { db.Close() })
 }
 
 // oneline demands that the last command wrote exactly one line to standard
