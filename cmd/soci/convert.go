@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
@@ -65,18 +66,7 @@ func convert(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err := checkDestination(dest); err != nil {
 		return err
 	}
-	if !cmd.Bool("force") {
-		images, err := e.images(ctx)
-		if err != nil {
-			return err
-		}
-		to, err := e.store(ctx)
-		if err != nil {
-			return err
-		}
-		opts.Reuse = e.reuse(ctx, images, to)
-	}
-	return e.convertImage(ctx, src, dest, sel, opts)
+	return e.convertImage(ctx, cmd, sel, opts)
 }
 
 // checkDestination demands a name that an image can be tagged with.
@@ -95,8 +85,9 @@ func checkDestination(dest string) error {
 	return nil
 }
 
-// convertImage converts the image src of containerd to the image dest.
-func (e *env) convertImage(ctx context.Context, src, dest string, sel selection, opts index.BuildOptions) error {
+// convertImage converts an image of containerd to another.
+func (e *env) convertImage(ctx context.Context, cmd *cli.Command, sel selection, opts index.BuildOptions) error {
+	src, dest := cmd.Args().Get(0), cmd.Args().Get(1)
 	img, err := e.image(ctx, src)
 	if err != nil {
 		return err
@@ -113,6 +104,11 @@ func (e *env) convertImage(ctx context.Context, src, dest string, sel selection,
 		return err
 	}
 	defer release()
+	if !cmd.Bool("force") {
+		if opts.Reuse, err = e.reusable(ctx); err != nil {
+			return err
+		}
+	}
 	p := e.progress(ctx)
 	res, err := index.Convert(ctx, st, img.Target, sel.targets(img.Target), e.report(p, opts))
 	p.done()
@@ -129,6 +125,19 @@ func (e *env) convertImage(ctx context.Context, src, dest string, sel selection,
 		}
 	}
 	return nil
+}
+
+// reusable is the reuse of zTOCs that are in containerd and in the content store.
+func (e *env) reusable(ctx context.Context) (func(digest.Digest, int64) (ocispec.Descriptor, bool), error) {
+	images, err := e.images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	to, err := e.store(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e.reuse(ctx, images, to), nil
 }
 
 // targets are the platforms to convert: for an image index the host's where s

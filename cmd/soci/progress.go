@@ -25,8 +25,8 @@ type progress struct {
 	pool *mpb.Progress // nil: no bars
 	held bool          // lines wait
 
-	mu    sync.Mutex // guards what follows
-	bars  map[digest.Digest]*mpb.Bar
+	mu    sync.Mutex          // guards what follows
+	bars  map[string]*mpb.Bar // by name
 	lines bytes.Buffer
 }
 
@@ -34,7 +34,7 @@ func (e *env) progress(ctx context.Context) *progress {
 	p := &progress{out: e.out}
 	if isTerminal(e.err) {
 		p.pool = mpb.NewWithContext(ctx, mpb.WithOutput(e.err), mpb.WithWidth(60))
-		p.bars = make(map[digest.Digest]*mpb.Bar)
+		p.bars = make(map[string]*mpb.Bar)
 		p.held = isTerminal(e.out)
 	}
 	return p
@@ -48,16 +48,21 @@ func isTerminal(w io.Writer) bool {
 
 // add says that n more bytes of desc are done.
 func (p *progress) add(desc ocispec.Descriptor, n int64) {
+	p.step(shortDigest(desc.Digest), desc.Size, n)
+}
+
+// step says that n more of total bytes of what has this name are done.
+func (p *progress) step(name string, total, n int64) {
 	if p.pool == nil {
 		return
 	}
 	p.mu.Lock()
-	bar := p.bars[desc.Digest]
+	bar := p.bars[name]
 	if bar == nil {
-		bar = p.pool.AddBar(desc.Size,
-			mpb.PrependDecorators(decor.Name(shortDigest(desc.Digest)+" "), decor.CountersKibiByte("% .1f / % .1f")),
+		bar = p.pool.AddBar(total,
+			mpb.PrependDecorators(decor.Name(name+" "), decor.CountersKibiByte("% .1f / % .1f")),
 			mpb.AppendDecorators(decor.Percentage()))
-		p.bars[desc.Digest] = bar
+		p.bars[name] = bar
 	}
 	p.mu.Unlock()
 	bar.IncrInt64(n)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -52,8 +53,9 @@ func (e *env) layout(ctx context.Context) (*store.Layout, error) {
 	return store.OpenLayout(ctx, filepath.Join(e.root, "content"))
 }
 
-// reuse returns the function that finds zTOCs made earlier. What is not in all
-// of stores is made anew, and a failing database only means that nothing is found.
+// reuse returns the function that finds zTOCs made earlier, and protects them by
+// the lease of ctx. What is not in all of stores is made anew, and a failing
+// database only means that nothing is found.
 func (e *env) reuse(ctx context.Context, stores ...store.Fetcher) func(digest.Digest, int64) (ocispec.Descriptor, bool) {
 	return func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
 		db, err := e.db()
@@ -65,6 +67,9 @@ func (e *env) reuse(ctx context.Context, stores ...store.Fetcher) func(digest.Di
 			return ocispec.Descriptor{}, false
 		}
 		desc := ocispec.Descriptor{MediaType: z.MediaType, Digest: z.Digest, Size: z.Size}
+		if e.protect(ctx, z.Digest) != nil {
+			return ocispec.Descriptor{}, false
+		}
 		for _, st := range stores {
 			r, err := st.Fetch(ctx, desc)
 			if err != nil {
@@ -74,6 +79,19 @@ func (e *env) reuse(ctx context.Context, stores ...store.Fetcher) func(digest.Di
 		}
 		return desc, true
 	}
+}
+
+// protect adds a blob to the lease of ctx.
+func (e *env) protect(ctx context.Context, dgst digest.Digest) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	c, err := e.containerd(ctx)
+	if err != nil {
+		return err
+	}
+	return c.LeasesService().AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: dgst.String(), Type: "content"})
 }
 
 // bound says which image manifest an index is of.

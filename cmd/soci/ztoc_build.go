@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -53,8 +52,8 @@ func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 	p := e.progress(ctx)
 	defer p.done()
 	sum := digest.SHA256.Digester()
-	desc := ocispec.Descriptor{Digest: digest.FromString(name), Size: total}
-	r := io.TeeReader(layer, io.MultiWriter(sum.Hash(), counter(func(n int) { p.add(desc, int64(n)) })))
+	count := counter(func(n int) { p.step(filepath.Base(name), total, int64(n)) })
+	r := io.TeeReader(layer, io.MultiWriter(sum.Hash(), count))
 	z, err := ztoc.Build(ctx, r, ztoc.BuildOptions{SpanSize: size})
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", name, err)
