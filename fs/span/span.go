@@ -302,6 +302,9 @@ func checkZInfo(zi *ztoc.ZInfo, size int64) error {
 	var end int64
 	for i := range zi.Spans {
 		sp := &zi.Spans[i]
+		if sp.Out.Len == 0 && sp.Out.Off >= zi.UncompressedSize && end == zi.UncompressedSize {
+			continue // padding behind the tar, which no reader asks for
+		}
 		if sp.Out.Off != end || sp.Out.Len < 0 || sp.Out.Len > maxSpan {
 			return fmt.Errorf("%w: span %d holds [%d,+%d) of the tar, expected to start at %d", ErrSpans, i, sp.Out.Off, sp.Out.Len, end)
 		}
