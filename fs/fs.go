@@ -43,7 +43,8 @@
 //   - Attach holds the layer's data until Detach, and then until the kernel has
 //     forgotten the last file of it: overlays still in use go on reading. The count
 //     of lookups that needs is one number per layer; where a reply got lost the
-//     layer stays until Close, and is never freed too early.
+//     layer stays until Close, and is never freed too early. The kernel is asked
+//     every 10 s to forget what has been closed meanwhile.
 //   - mount(2) is called here, and go-fuse is given the descriptor: it is never
 //     inherited by a child process, no helper binary is needed, and a later version
 //     can hand it to another process. The file system type is the incumbent's, as
@@ -167,6 +168,7 @@ func Mount(dir string, opts Options) (*FS, error) {
 	if err := f.mount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	f.wg.Go(f.sweeper)
 	return f, nil
 }
 
@@ -243,6 +245,39 @@ func (f *FS) Detach(name string) error {
 	return nil
 }
 
+// sweepEvery is how often the kernel is asked to forget detached layers.
+const sweepEvery = 10 * time.Second
+
+// sweeper sweeps until Close.
+func (f *FS) sweeper() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			f.sweep()
+		case <-f.done:
+			return
+		}
+	}
+}
+
+// sweep asks the kernel to forget what is not in use any more of the detached
+// layers. It does not do so by itself when a file of theirs is closed, and Detach
+// could not ask for files that were open then.
+func (f *FS) sweep() {
+	for _, l := range f.table.Load().slots {
+		if !l.detached.Load() {
+			continue
+		}
+		root := ref{l, 0}
+		first, end := root.node().children()
+		for c := first; c < end; c++ {
+			f.server.EntryNotify(root.id(), l.tree.name(&l.tree.nodes[c]))
+		}
+	}
+}
+
 // release frees a detached layer that the kernel holds no more references on.
 func (f *FS) release(l *layer) {
 	if !l.detached.Load() || l.lookups.Load() > 0 {
@@ -278,6 +313,7 @@ func (f *FS) Close() error {
 	f.closed = true
 	f.mu.Unlock()
 	close(f.done)
+	f.wg.Wait() // for what notifies the kernel, while it is answered
 	err := f.unmount()
 	f.wg.Wait()
 	for _, l := range f.table.Load().slots {

@@ -121,14 +121,11 @@ func (f *FS) setReadAhead() error {
 	return os.WriteFile(path, []byte(fmt.Sprint(readAheadKiB)), 0)
 }
 
-// unmount takes the mount away and waits for the server. A mount in use is detached
-// and its connection aborted, as nobody will serve it any more.
+// unmount takes the mount away and waits for the server. MNT_FORCE ends the
+// connection: overlays that still use layers keep the file system alive, but nobody
+// will serve it any more.
 func (f *FS) unmount() error {
-	err := unix.Unmount(f.dir, unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EBUSY) {
-		f.opts.Log.Warn("mount is in use, aborting it", "mount", f.dir)
-		err = unix.Unmount(f.dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
+	err := unix.Unmount(f.dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return f.waitUnmounted()
 	}
