@@ -162,7 +162,7 @@ func (s *stage) measure(ctx context.Context, n *node.Node, l *leg, snapshotter s
 	l.pull = time.Since(start)
 	run := func(args ...string) (node.Result, error) {
 		r, err := n.Run(ctx, node.Container{Image: s.ref, Snapshotter: snapshotter, Args: args})
-		s.say("%s", strings.TrimRight(r.Stdout, "\n"))
+		s.say("%s", strings.TrimRight(r.Output, "\n"))
 		return r, err
 	}
 	if l.version, err = run("go", "version"); err != nil {

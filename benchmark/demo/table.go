@@ -17,8 +17,8 @@ func size(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 // same checks that both nodes printed the same, and the right thing.
 func same(full, lazy leg) error {
 	for _, c := range []struct{ what, full, lazy, want string }{
-		{"go version", full.version.Stdout, lazy.version.Stdout, "go version go"},
-		{"go run .", full.compile.Stdout, lazy.compile.Stdout, image.Hello + "\n"},
+		{"go version", full.version.Output, lazy.version.Output, "go version go"},
+		{"go run .", full.compile.Output, lazy.compile.Output, image.Hello + "\n"},
 	} {
 		if c.full != c.lazy {
 			return fmt.Errorf("%s: the full pull printed %q, the lazy one %q", c.what, c.full, c.lazy)

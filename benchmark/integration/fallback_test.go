@@ -168,7 +168,7 @@ func TestWrongBytesAreNotServed(t *testing.T) {
 	registry.spoil(img.Layers[0].Digest, img.Layers[0].Size)
 	for range 2 { // an error is not remembered, and not forgotten to be one
 		if r, err := n.Run(t.Context(), node.Container{Image: ref, Snapshotter: node.Soci, Args: []string{image.Probe, "tree"}}); err == nil {
-			t.Errorf("a container of wrong bytes runs and prints %q", r.Stdout)
+			t.Errorf("a container of wrong bytes runs and prints %q", r.Output)
 		}
 	}
 	if got := metrics(t, n).SpansFetched(); got != 0 {

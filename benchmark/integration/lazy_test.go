@@ -201,7 +201,7 @@ func concurrentReaders(t *testing.T, n *node.Node, ref string, registry *server)
 	for i := range outs {
 		g.Go(func() error {
 			r, err := n.Run(t.Context(), node.Container{Image: ref, Snapshotter: node.Soci, Args: append([]string{image.Probe, "read", "8"}, files...)})
-			outs[i] = r.Stdout
+			outs[i] = r.Output
 			return err
 		})
 	}

@@ -152,7 +152,7 @@ func run(t *testing.T, n *node.Node, ref, snapshotter string, args ...string) st
 	t.Helper()
 	r, err := n.Run(t.Context(), node.Container{Image: ref, Snapshotter: snapshotter, Args: append([]string{image.Probe}, args...)})
 	must(t, err)
-	return r.Stdout
+	return r.Output
 }
 
 func metrics(t *testing.T, n *node.Node) node.Metrics {

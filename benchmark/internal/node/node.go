@@ -14,7 +14,7 @@
 // # Limits
 //
 // Meant to be used inside the sandbox package: containerd 1.6 keeps the sockets of its shims
-// below /run/containerd/s, and ctr its fifos below /run, whatever the configuration says. The directory's name must
+// below /run/containerd/s whatever the configuration says. The directory's name must
 // be short (60 bytes), because unix socket paths are.
 //
 // # Decisions

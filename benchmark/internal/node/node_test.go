@@ -84,8 +84,8 @@ func overlayfs(t *testing.T, containerd Containerd, dir, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(run.Stdout, `"variant" mode=100644 owner=0:0`) {
-		t.Errorf("the container prints %q", run.Stdout)
+	if !strings.Contains(run.Output, `"variant" mode=100644 owner=0:0`) {
+		t.Errorf("the container prints %q", run.Output)
 	}
 	if run.First <= 0 || run.First > run.Total {
 		t.Errorf("first output after %s of %s", run.First, run.Total)

@@ -21,7 +21,7 @@ import (
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second
-	pollEvery    = 10 * time.Millisecond
+	pollEvery    = 2 * time.Millisecond
 )
 
 // Process is a daemon of the node.

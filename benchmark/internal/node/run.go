@@ -3,12 +3,10 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -25,52 +23,58 @@ type Container struct {
 
 // Result is what a container printed and how long it took, from the ctr command on.
 type Result struct {
-	Stdout string
-	First  time.Duration // to the first byte of Stdout; 0 if there was none
+	Output string        // standard output and error
+	First  time.Duration // to the first byte of Output, to within pollEvery; 0 if there was none
 	Total  time.Duration // to the end of ctr, the container removed
 }
 
-// Run runs a container to its end and removes it. An exit code other than 0 is an error with the container's standard error.
+// Run runs a container to its end and removes it. An exit code other than 0 is an error that says what the container printed.
+//
+// The output goes through a file of the shim's, not through ctr: ctr opens its pipes in the background, and
+// on a busy machine the container may have ended before they are open, and its output is lost.
 func (n *Node) Run(ctx context.Context, c Container) (Result, error) {
-	fifos := filepath.Join(n.Dir, "fifo")
-	if err := os.MkdirAll(fifos, 0o700); err != nil {
-		return Result{}, err
-	}
-	args := []string{"run", "--rm", "--snapshotter", c.Snapshotter}
+	id := fmt.Sprintf("run%d", n.runs.Add(1))
+	file := filepath.Join(n.Dir, id+".out")
+	args := []string{"--rm", "--snapshotter", c.Snapshotter}
 	if c.Dir != "" {
 		args = append(args, "--cwd", c.Dir)
 	}
-	args = append(append(args, c.Image, fmt.Sprintf("run%d", n.runs.Add(1))), c.Args...)
-	fmt.Fprintf(n.echo, "# ctr %s\n", quote(args))
-	args = append([]string{"--address", n.Address, "--namespace", n.Namespace, "run", "--fifo-dir", fifos}, args[1:]...)
+	args = append(append(args, c.Image, id), c.Args...)
+	fmt.Fprintf(n.echo, "# ctr run %s\n", quote(args))
+	args = append([]string{"--address", n.Address, "--namespace", n.Namespace, "run", "--log-uri", "file://" + file}, args...)
 
-	cmd := exec.CommandContext(ctx, n.Containerd.ctr, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	cmd.WaitDelay = stopTimeout
-	cmd.Env = append(os.Environ(), n.env()...)
-	var errOut bytes.Buffer
-	out := timed{start: time.Now()}
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	r := Result{Stdout: out.buf.String(), First: out.first, Total: time.Since(out.start)}
+	start := time.Now()
+	stop, first := make(chan struct{}), make(chan time.Duration, 1)
+	go func() { first <- firstByte(file, start, stop) }()
+	_, err := n.command(ctx, n.Containerd.ctr, args)
+	r := Result{Total: time.Since(start)}
+	close(stop)
+	r.First = <-first
+	out, readErr := os.ReadFile(file)
+	r.Output = string(out)
 	if err != nil {
-		return r, fmt.Errorf("run %s in %s: %w: %s", quote(c.Args), c.Image, err, bytes.TrimSpace(errOut.Bytes()))
+		return r, fmt.Errorf("%w\n%s", err, r.Output)
 	}
-	return r, nil
+	return r, errors.Join(readErr, os.Remove(file))
 }
 
-// timed is a buffer that knows when its first byte came. It must not have a ReadFrom, which would hide that.
-type timed struct {
-	buf   bytes.Buffer
-	start time.Time
-	first time.Duration
-}
-
-func (t *timed) Write(p []byte) (int, error) {
-	if t.first == 0 && len(p) > 0 {
-		t.first = time.Since(t.start)
+// firstByte waits until the file has content or stop is closed, and returns how long after start that was; 0 if it has none.
+func firstByte(file string, start time.Time, stop <-chan struct{}) time.Duration {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for stopped := false; ; {
+		if info, err := os.Stat(file); err == nil && info.Size() > 0 {
+			return time.Since(start)
+		}
+		if stopped {
+			return 0
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			stopped = true
+		}
 	}
-	return t.buf.Write(p)
 }
 
 // DropCaches empties the page cache, the dentry cache and the inode cache of the whole machine.
