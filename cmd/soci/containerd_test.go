@@ -255,7 +255,7 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		opts := registrytest.Options{Auth: registrytest.AuthBasic, Username: "alice", Password: "secret"}
 		if args[0] == "slow" {
 			opts = registrytest.Options{Hook: func(_ http.ResponseWriter, r *registrytest.Request) bool {
-				if r.Kind != registrytest.KindUpload || r.Header.Get("User-Agent") == "" || !strings.HasPrefix(r.Header.Get("User-Agent"), "soci/") {
+				if r.Kind != registrytest.KindUpload || !strings.HasPrefix(r.Header.Get("User-Agent"), "soci/") {
 					return false
 				}
 				select {

@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -133,7 +132,7 @@ func action(f func(ctx context.Context, e *env, cmd *cli.Command) error) cli.Act
 		}()
 		if d := e.timeout; d > 0 {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("gave up after --timeout %s", d.Round(time.Millisecond)))
+			ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("gave up after --timeout %s", d))
 			defer cancel()
 		}
 		return causeOf(ctx, f(e.inNamespace(ctx), e, cmd))
