@@ -136,11 +136,11 @@ func decisionCases() []decisionCase {
 // TestDecisions holds, for each reason, what containerd gets, what is reported
 // and that nothing is left behind.
 func TestDecisions(t *testing.T) {
+	good := newImage(t, newMemory(), "registry.test/app:1", 1, 2).build(t, -1)
 	for _, c := range decisionCases() {
 		t.Run(c.name, func(t *testing.T) {
-			m := newMemory()
-			i := newImage(t, m, "registry.test/app:1", 1, 2).build(t, -1)
-			f := newFixture(t, m, c.opts)
+			i := good.clone()
+			f := newFixture(t, i.m, c.opts)
 			if c.spoil != nil {
 				c.spoil(t, f, i)
 			}

@@ -7,10 +7,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +106,16 @@ func (i *testImage) build(t testing.TB, minSize int64) *testImage {
 	return i
 }
 
+// clone returns an image that can be spoiled without i being so.
+func (i *testImage) clone() *testImage {
+	c := *i
+	c.m = newMemory()
+	maps.Copy(c.m.blobs, i.m.blobs)
+	maps.Copy(c.m.types, i.m.types)
+	c.diffs, c.chains = slices.Clone(i.diffs), slices.Clone(i.chains)
+	return &c
+}
+
 // bind makes desc the image's index.
 func (i *testImage) bind(desc ocispec.Descriptor) {
 	m := i.manifest
@@ -164,7 +176,12 @@ func newFixture(t testing.TB, m *memory, opts Options) *fixture {
 	opts.Root = t.TempDir()
 	opts.Log = testLog(t)
 	f := &fixture{t: t}
-	opts.OnDecision = func(d Decision) { f.last = d }
+	var mu sync.Mutex
+	opts.OnDecision = func(d Decision) {
+		mu.Lock()
+		defer mu.Unlock()
+		f.last = d
+	}
 	f.opts = must(opts.withDefaults())(t)
 	f.ports = func() ports { return fakePorts(t, opts.Root, m) }
 	f.start()

@@ -3,12 +3,10 @@
 package snapshotter
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -193,7 +191,7 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 		}
 		return nil
 	})
-	g.Go(func() error { return s.findIndex(gctx, img, knownManifest{repo.remote, ref.Manifest, raw}, ref) })
+	g.Go(func() error { return s.findIndex(gctx, img, raw, ref) })
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
@@ -206,11 +204,11 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 
 // findIndex looks for the image's index and fetches the zTOCs of the layers
 // from ref's on: those below it exist already.
-func (s *images) findIndex(ctx context.Context, img *image, remote index.Remote, ref LayerRef) error {
+func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref LayerRef) error {
 	find := s.find
-	find.Digest = ref.Index
+	find.Digest, find.Manifest = ref.Index, manifest
 	start := time.Now()
-	x, desc, err := index.Find(ctx, remote, ref.Manifest, find)
+	x, desc, err := index.Find(ctx, img.repo.remote, ref.Manifest, find)
 	if errors.Is(err, index.ErrNone) {
 		return nil
 	}
@@ -322,21 +320,6 @@ func (i *image) size() int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.held
-}
-
-// knownManifest is a remote of which one manifest need not be asked for again.
-type knownManifest struct {
-	index.Remote
-	dgst digest.Digest
-	raw  []byte
-}
-
-// Fetch opens the content of desc, from memory if it is the known manifest.
-func (k knownManifest) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if desc.Digest == k.dgst {
-		return io.NopCloser(bytes.NewReader(k.raw)), nil
-	}
-	return k.Remote.Fetch(ctx, desc)
 }
 
 // fetchManifest fetches and decodes an image manifest.

@@ -106,7 +106,7 @@ func (d stateDir) save(s layerState, ztoc []byte) error {
 		err = writeFile(d.path(key, "layer.json"), p)
 	}
 	if err == nil {
-		err = syncDir(string(d))
+		err = errors.Join(syncDir(filepath.Join(string(d), key)), syncDir(string(d)))
 	}
 	if err != nil {
 		return fmt.Errorf("save state of layer %s: %w", s.Layer, err)

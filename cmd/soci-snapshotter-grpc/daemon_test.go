@@ -261,7 +261,24 @@ func TestDaemon(t *testing.T) {
 	p = start(t, root, nil)
 	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
 	checkFiles(t, must(p.sn.View(ctx, "view", parent))(t), img.files)
+
+	// Killed with a container running: its mount is dead, the next is not.
+	running := t.TempDir()
+	check(t, mount.All(must(p.sn.Mounts(ctx, "container"))(t), running))
+	t.Cleanup(func() { mount.UnmountAll(running, unix.MNT_DETACH) })
+	check(t, p.cmd.Process.Kill())
+	<-p.exited
+	p = start(t, root, nil)
+	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
+
+	// Stopped with a container running: that must not hold the daemon up.
+	check(t, mount.UnmountAll(running, 0))
+	check(t, mount.All(must(p.sn.Mounts(ctx, "container"))(t), running))
+	begin := time.Now()
 	p.stop(unix.SIGINT)
+	if d := time.Since(begin); d >= stopTimeout {
+		t.Errorf("stop took %v", d)
+	}
 }
 
 func checkMetrics(t *testing.T, sock string, img *image) {
