@@ -8,14 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,84 +100,6 @@ func mustAttach(t testing.TB, f *FS, name string, b *built) (string, *span.Layer
 	return d, l
 }
 
-// extract unpacks a layer with GNU tar and gives whiteouts their overlayfs form.
-func extract(t testing.TB, tar []byte) string {
-	t.Helper()
-	dir := t.TempDir()
-	c := exec.Command("tar", "--delay-directory-restore", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-owner", "-xpf", "-", "-C", dir)
-	c.Stdin = bytes.NewReader(tar)
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("tar: %v\n%s", err, out)
-	}
-	var wh []string
-	must(t, filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if strings.HasPrefix(e.Name(), ".wh.") {
-			wh = append(wh, p)
-		}
-		return err
-	}))
-	for _, p := range wh {
-		var st unix.Stat_t
-		d, base := filepath.Split(p)
-		must(t, unix.Stat(d, &st))
-		var own unix.Stat_t
-		must(t, unix.Lstat(p, &own))
-		must(t, os.RemoveAll(p))
-		switch {
-		case base == whOpaque:
-			must(t, unix.Setxattr(d, opaqueTr, []byte("y"), 0))
-		case strings.HasPrefix(base, whMeta):
-		default:
-			q := filepath.Join(d, base[len(whPrefix):])
-			must(t, unix.Mknod(q, unix.S_IFCHR, 0))
-			must(t, os.Lchown(q, 0, 0)) // the directory may be setgid
-			must(t, unix.UtimesNanoAt(unix.AT_FDCWD, q, []unix.Timespec{own.Mtim, own.Mtim}, 0))
-		}
-		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, d, []unix.Timespec{st.Mtim, st.Mtim}, 0))
-	}
-	return dir
-}
-
-// compare reports what differs between two dumps. The root and directories that
-// no entry describes get their times from whoever made them.
-func compare(t *testing.T, got, want map[string]seen, implied map[string]bool) {
-	t.Helper()
-	for _, p := range slices.Sorted(maps.Keys(want)) {
-		g, ok := got[p]
-		w := want[p]
-		if implied[p] {
-			g.Sec, g.Nsec, w.Sec, w.Nsec = 0, 0, 0, 0
-			g.Mode, g.UID, g.GID, w.Mode, w.UID, w.GID = 0, 0, 0, 0, 0, 0
-		}
-		if !ok {
-			t.Errorf("%s is missing", p)
-		} else if !reflect.DeepEqual(g, w) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", p, g, w)
-		}
-	}
-	for p := range got {
-		if _, ok := want[p]; !ok {
-			t.Errorf("%s is not in the layer", p)
-		}
-	}
-}
-
-// implied returns the directories of a TOC that have no entry.
-func implied(toc []ztoc.Entry) map[string]bool {
-	m := map[string]bool{".": true}
-	for _, e := range toc {
-		for d := filepath.Dir(filepath.Clean(e.Name)); d != "."; d = filepath.Dir(d) {
-			m[d] = true
-		}
-	}
-	for _, e := range toc {
-		if e.Type == ztoc.TypeDir {
-			delete(m, filepath.Clean(e.Name))
-		}
-	}
-	return m
-}
-
 func TestMountEqualsExtraction(t *testing.T) {
 	f := mustMount(t)
 	b := mustBuild(t, ztoctest.Files(1, 300))
@@ -240,20 +159,6 @@ func TestOverlay(t *testing.T) {
 			}
 		})
 	}
-}
-
-// overlay mounts an overlayfs over lower directories, lowest first.
-func overlay(t *testing.T, lower []string) string {
-	t.Helper()
-	tmp := t.TempDir()
-	for _, d := range []string{"u", "w", "m"} {
-		must(t, os.Mkdir(filepath.Join(tmp, d), 0o755))
-	}
-	slices.Reverse(lower)
-	m := filepath.Join(tmp, "m")
-	must(t, unix.Mount("overlay", m, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/u,workdir=%s/w", strings.Join(lower, ":"), tmp, tmp)))
-	t.Cleanup(func() { must(t, unix.Unmount(m, 0)) })
-	return m
 }
 
 // TestKilledReader kills a process that waits for a read: its fetch is cancelled.

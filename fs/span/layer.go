@@ -65,9 +65,11 @@ type Stats struct {
 }
 
 func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*Layer, error) {
-	var size int64
-	if n := len(zi.Spans); n > 0 {
-		size = zi.Spans[n-1].Out.End()
+	size := zi.UncompressedSize
+	for i := range zi.Spans {
+		if sp := &zi.Spans[i]; sp.Out.Len > 0 {
+			size = max(size, sp.Out.End())
+		}
 	}
 	d, sums, err := openDisk(filepath.Join(s.dir, key), id, len(zi.Spans), size)
 	if err != nil {
