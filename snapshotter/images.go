@@ -316,6 +316,14 @@ func (i *image) take(d digest.Digest) ([]byte, bool) {
 	return p, ok
 }
 
+// drop forgets what was fetched ahead: the image's last layer is being prepared.
+func (i *image) drop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	clear(i.ztocs)
+	i.held = 0
+}
+
 func (i *image) size() int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -155,6 +155,9 @@ func (s *Snapshotter) decide(ctx context.Context, p *preparation) ([]byte, error
 		return nil, fallback(ReasonNotInImage, err)
 	}
 	p.repo, p.layer, p.diffID = img.repo, img.layers[n], img.diffs[n]
+	if n == len(img.layers)-1 {
+		defer img.drop()
+	}
 	desc, ok := img.index.ZTOC(p.layer.Digest)
 	if !ok {
 		return nil, local(ReasonNoZTOC, nil)

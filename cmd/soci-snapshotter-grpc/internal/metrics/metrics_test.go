@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/snapshotter"
+)
+
+func scrape(t *testing.T, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// TestLayers holds that a layer's series go with the layer.
+func TestLayers(t *testing.T) {
+	m := New()
+	d := digest.FromString("x")
+	now := []snapshotter.LayerStats{{Layer: d, Path: "/mnt/x", Spans: span.Stats{Spans: 7, CompressedLen: 99}}}
+	m.Layers(func() []snapshotter.LayerStats { return now })
+	for _, want := range []string{
+		fmt.Sprintf(`soci_fs_layer_size_bytes{digest=%q,mountpoint="/mnt/x"} 99`, d),
+		fmt.Sprintf(`soci_fs_layer_spans{digest=%q,mountpoint="/mnt/x"} 7`, d),
+	} {
+		if got := scrape(t, m); !strings.Contains(got, want) {
+			t.Errorf("no %s in %s", want, got)
+		}
+	}
+	now = nil
+	if got := scrape(t, m); strings.Contains(got, d.String()) {
+		t.Error("series of a layer that is gone")
+	}
+}
+
+// TestBound holds that the number of series is bounded, and which ones stay.
+func TestBound(t *testing.T) {
+	m := New()
+	first, second := digest.FromString("first"), digest.FromString("second")
+	m.Operation(snapshotter.OpMount, first, time.Second)
+	m.Operation(snapshotter.OpMount, second, time.Second)
+	m.Decision(snapshotter.Decision{Kind: snapshotter.Local, Reason: snapshotter.ReasonMount, Layer: first})
+	for i := range maxObjects - 1 {
+		m.Operation(snapshotter.OpZTOCFetch, digest.FromString(fmt.Sprint(i)), time.Second)
+	}
+	got := scrape(t, m)
+	if !strings.Contains(got, fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="fuse_mount_failure_count"} 1`, first)) {
+		t.Error("the layer seen last but for the others is gone")
+	}
+	if strings.Contains(got, second.String()) {
+		t.Error("the layer not seen for longest is still there")
+	}
+	if n := strings.Count(got, "\nsoci_fs_operation_duration_milliseconds_count{"); n != maxObjects {
+		t.Errorf("%d histograms, want %d", n, maxObjects)
+	}
+}
