@@ -53,8 +53,8 @@ type Options struct {
 	LookupTimeout time.Duration // of one lookup of an image, or of one zTOC; 0 means 30 s
 	Workers       int           // zTOCs of one image fetched at once; 0 means 16
 
-	FS    fs.Options // Log, StateDir and UserXattr are set by New
-	Spans span.Options
+	FS    fs.Options   // of the mount; Log, StateDir and UserXattr are set by New
+	Spans span.Options // of the span store
 
 	OnDecision  func(Decision)                                            // told of each decision, from many goroutines; nil means nobody
 	OnOperation func(op Operation, object digest.Digest, d time.Duration) // told of each operation that succeeded, likewise

@@ -98,7 +98,7 @@ func command() *cli.Command {
 }
 
 func configCommand() *cli.Command {
-	print := func(cmd *cli.Command, c config.Config) error {
+	write := func(cmd *cli.Command, c config.Config) error {
 		p, err := c.Marshal()
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func configCommand() *cli.Command {
 			{
 				Name:   "default",
 				Usage:  "print the default configuration",
-				Action: func(_ context.Context, cmd *cli.Command) error { return print(cmd, config.Default()) },
+				Action: func(_ context.Context, cmd *cli.Command) error { return write(cmd, config.Default()) },
 			},
 			{
 				Name:  "dump",
@@ -123,7 +123,7 @@ func configCommand() *cli.Command {
 					if err != nil {
 						return err
 					}
-					return print(cmd, c)
+					return write(cmd, c)
 				},
 			},
 		},
