@@ -49,6 +49,9 @@
 //     inherited by a child process, no helper binary is needed, and a later version
 //     can hand it to another process. The file system type is the incumbent's, as
 //     people look for it.
+//   - The mount is neither nosuid nor nodev: a read-only container of a single layer
+//     is a bind mount of the layer's directory, and must be what it is on disk. The
+//     mount point belongs below a directory that only root may enter.
 //   - IDMappedMount is on, so that containers in user namespaces need no copies. It
 //     brings default_permissions: the kernel checks the modes, without asking.
 //   - Reads are at most 512 KiB: that much fits a pipe, should replies be spliced.

@@ -40,8 +40,7 @@ func (f *FS) mount() error {
 	}
 	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d,allow_other,default_permissions",
 		fd, os.Geteuid(), os.Getegid(), maxRead)
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
-	if err := unix.Mount(fsSource, f.dir, fsType, flags, opts); err != nil {
+	if err := unix.Mount(fsSource, f.dir, fsType, unix.MS_RDONLY, opts); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("mount(2): %w", err)
 	}
