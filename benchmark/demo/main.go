@@ -47,7 +47,7 @@ func main() {
 		err := run(ctx, dir, *bin, os.Stdout)
 		switch {
 		case ctx.Err() != nil:
-			fmt.Fprintln(os.Stderr, "demo: interrupted, everything is cleaned up")
+			fmt.Fprintln(os.Stderr, "demo: interrupted")
 			return 130
 		case err != nil:
 			fmt.Fprintf(os.Stderr, "demo: %v\n", err)
