@@ -50,6 +50,7 @@ type buildName struct {
 // buildInode is a file on its way into the tree.
 type buildInode struct {
 	entry  int32 // in the TOC; -1 for a directory only implied by what is in it
+	link   int32 // the last hard link to it, whose header has its owner, mode and time; 0 means none
 	kind   kind
 	opaque bool
 }
@@ -214,6 +215,7 @@ func (b *builder) addLink(i int, parent uint32, base string) error {
 		return errReason("hard link to a directory")
 	}
 	in := n.inode
+	b.inodes[in].link = int32(i) // not 0: the target's entry comes before
 	return b.bind(parent, base, func() uint32 { return in })
 }
 

@@ -3,8 +3,11 @@
 package fs
 
 import (
+	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,21 +17,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
 
-// extract unpacks a layer with GNU tar and gives whiteouts their overlayfs form.
-func extract(t testing.TB, tar []byte) string {
+// extract unpacks a layer with GNU tar, finishes it as containerd does and gives
+// whiteouts their overlayfs form.
+func extract(t testing.TB, layer []byte) string {
 	t.Helper()
 	dir := t.TempDir()
 	c := exec.Command("tar", "--delay-directory-restore", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-owner", "-xpf", "-", "-C", dir)
-	c.Stdin = bytes.NewReader(tar)
+	c.Stdin = bytes.NewReader(layer)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
+	finish(t, dir, layer)
 	var wh []string
 	must(t, filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if strings.HasPrefix(e.Name(), ".wh.") {
@@ -56,6 +62,35 @@ func extract(t testing.TB, tar []byte) string {
 		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, d, []unix.Timespec{st.Mtim, st.Mtim}, 0))
 	}
 	return dir
+}
+
+// finish does to the extracted layer in dir what containerd does and GNU tar does
+// not: the header of a hard link counts for its file, and no time is before 1970.
+func finish(t testing.TB, dir string, layer []byte) {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(layer)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		must(t, err)
+		old := h.ModTime.Before(time.Unix(0, 0))
+		if h.Typeflag != tar.TypeLink && !old {
+			continue
+		}
+		p := filepath.Join(dir, h.Name)
+		if h.Typeflag == tar.TypeLink {
+			must(t, os.Lchown(p, h.Uid, h.Gid))
+			if st, err := os.Lstat(p); err == nil && st.Mode()&fs.ModeSymlink == 0 {
+				must(t, unix.Chmod(p, uint32(h.Mode)))
+			}
+		}
+		ts, err := unix.TimeToTimespec(h.ModTime)
+		if must(t, err); old {
+			ts = unix.Timespec{}
+		}
+		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
+	}
 }
 
 // compare reports what differs between two dumps. The root and directories that

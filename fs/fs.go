@@ -57,6 +57,9 @@
 //   - Reads are at most 512 KiB: that much fits a pipe, should replies be spliced.
 //   - Extended attributes trusted.* of a layer are dropped, as containerd's unpack
 //     does; otherwise a layer could steer the overlayfs above it.
+//   - Where the header of a hard link differs from its target's, its owner, mode and
+//     time win, and a time before 1970 is 1970: a lazy layer looks as containerd
+//     unpacks it.
 //   - A whiteout is a device 0:0 owned by root. Where a layer has both X and .wh.X,
 //     the file wins. Doubled slashes and "." in names mean nothing; ".." is refused.
 package fs

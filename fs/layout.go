@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -204,13 +205,20 @@ func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
 		return
 	}
 	e := &b.toc[ino.entry]
-	n.sec, n.nsec = e.ModTime.Unix(), uint32(e.ModTime.Nanosecond())
+	// What an extraction does last counts.
+	last := e
+	if ino.link != 0 {
+		last = &b.toc[ino.link]
+	}
+	if !last.ModTime.Before(time.Unix(0, 0)) {
+		n.sec, n.nsec = last.ModTime.Unix(), uint32(last.ModTime.Nanosecond())
+	}
 	if ino.kind == kindWhiteout {
 		n.mode = unix.S_IFCHR // of device 0:0
 		return
 	}
-	n.mode = typeBits(e.Type) | uint16(e.Mode&0o7777)
-	n.uid, n.gid = e.UID, e.GID
+	n.mode = typeBits(e.Type) | uint16(last.Mode&0o7777)
+	n.uid, n.gid = last.UID, last.GID
 	switch e.Type {
 	case ztoc.TypeReg:
 		n.data, n.size = e.Offset, e.Size

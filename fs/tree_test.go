@@ -137,6 +137,32 @@ func TestTree(t *testing.T) {
 	}
 }
 
+// TestTreeLinkAttributes holds that a file looks as an extraction leaves it: the
+// header of the last hard link decides, and no time is before 1970.
+func TestTreeLinkAttributes(t *testing.T) {
+	target, last, old := file("a", 1), link("b", "a"), file("c", 2)
+	target.UID, target.ModTime = 1, time.Unix(10, 1)
+	last.UID, last.GID, last.Mode, last.ModTime = 2, 3, 0o4755, time.Unix(20, 2)
+	old.ModTime = time.Unix(-1, 5)
+	tr, err := newTree([]ztoc.Entry{target, link("x", "a"), last, old}, layerSize, false)
+	must(t, err)
+	for name, want := range map[string]fuse.Attr{
+		"a": {Mode: unix.S_IFREG | 0o4755, Mtime: 20, Mtimensec: 2, Owner: fuse.Owner{Uid: 2, Gid: 3}},
+		"b": {Mode: unix.S_IFREG | 0o4755, Mtime: 20, Mtimensec: 2, Owner: fuse.Owner{Uid: 2, Gid: 3}},
+		"c": {Mode: unix.S_IFREG | 0o644},
+	} {
+		i, ok := tr.lookup(&tr.nodes[0], name)
+		if !ok {
+			t.Fatalf("%s not found", name)
+		}
+		var a fuse.Attr
+		tr.attr(i, &a)
+		if got := (fuse.Attr{Mode: a.Mode, Mtime: a.Mtime, Mtimensec: a.Mtimensec, Owner: a.Owner}); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
 func TestTreeUserXattr(t *testing.T) {
 	toc := []ztoc.Entry{{Name: "d", Type: ztoc.TypeDir, PAX: []ztoc.Record{{Key: "SCHILY.xattr.user.overlay.redirect", Value: "/"}}}, file("d/.wh..wh..opq", 1)}
 	tr, err := newTree(toc, layerSize, true)
