@@ -59,7 +59,7 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 		func() error { // the tree without its whiteouts: there is nothing below
 			files := []ztoctest.File{directory("data"), directory("data/directory"), regular("data/directory/file", "gone with its directory"), regular("data/whiteout", "whited out above"),
 				ztoctest.Big(11, strings.TrimPrefix(BigGzip, "/"), layerData), {Header: tar.Header{Name: strings.TrimPrefix(Probe, "/"), Mode: 0o755}, Data: probe}}
-			for _, f := range everything(1, 1500) {
+			for _, f := range ztoctest.Files(1, 1500) {
 				if !strings.HasPrefix(path.Base(f.Name), ".wh.") {
 					files = append(files, f)
 				}
@@ -67,7 +67,7 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 			return b.encode(files, ztoctest.TarOptions{}, member.Encode)
 		},
 		func() error { // the tree once more, other contents, whiteouts and opaque directories included
-			files := append(everything(2, 700), ztoctest.Big(12, strings.TrimPrefix(BigMany, "/"), layerData))
+			files := append(ztoctest.Files(2, 700), ztoctest.Big(12, strings.TrimPrefix(BigMany, "/"), layerData))
 			return b.encode(files, ztoctest.TarOptions{Prefix: "./"}, func(p []byte) ([]byte, error) { return ztoctest.Members(p, 1<<20, member) })
 		},
 		func() error {
@@ -81,7 +81,7 @@ func torture(ctx context.Context, dir string, layerData int) (*Image, error) {
 			})
 		},
 		func() error {
-			files := append(everything(5, 300), ztoctest.Big(15, "data/stored", layerData))
+			files := append(ztoctest.Files(5, 300), ztoctest.Big(15, "data/stored", layerData))
 			return b.encode(files, ztoctest.TarOptions{Padding: 10240}, func(p []byte) ([]byte, error) { return ztoctest.Member{FlushEvery: 100000, Level: 1}.Encode(p) })
 		},
 	} {
@@ -108,23 +108,6 @@ func Minimal(ctx context.Context, dir, variant string) (*Image, error) {
 		return nil, err
 	}
 	return b.Image(ocispec.ImageConfig{Entrypoint: []string{Probe}, Cmd: []string{"tree"}, Env: []string{"PATH=/"}})
-}
-
-// everything is ztoctest's tree with two things as builders write them, because containerd's own unpacking would
-// change the files otherwise: hard links repeat their target's mode, owner and time, of which the last entry's win, and
-// no time is before 1970, to where such are moved.
-func everything(seed uint64, n int) []ztoctest.File {
-	files := slices.DeleteFunc(ztoctest.Files(seed, n), func(f ztoctest.File) bool { return f.ModTime.Unix() < 0 })
-	targets := make(map[string]tar.Header)
-	for i, f := range files {
-		if f.Typeflag != tar.TypeLink {
-			targets[f.Name] = f.Header
-			continue
-		}
-		h, target := &files[i].Header, targets[f.Linkname]
-		h.Mode, h.Uid, h.Gid, h.ModTime = target.Mode, target.Uid, target.Gid, target.ModTime
-	}
-	return files
 }
 
 // withParents adds the directories that have no entry of their own in front of what lies in them, as the common
