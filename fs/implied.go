@@ -15,7 +15,7 @@ import (
 // The root is not among them. What Attach refuses is left out.
 func Implied(toc []ztoc.Entry) []string {
 	described := make(map[string]bool) // by path: whether an entry says what it is
-	var last, path string // the directory of the entry before, as it says and cleaned
+	var last, path string              // the directory of the entry before, as it says and cleaned
 	ok := true
 	for i := range toc {
 		dir, base, err := split(toc[i].Name)
