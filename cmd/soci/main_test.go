@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -65,6 +66,17 @@ func golden(t *testing.T) string {
 }
 
 func setup(env *testscript.Env) error {
+	// A program with the race detector sleeps for a second when it ends, unless told not
+	// to. What it finds is told here: a story may expect its program to fail.
+	races := filepath.Join(env.WorkDir, ".tmp", "race")
+	env.Setenv("GORACE", "atexit_sleep_ms=10 log_path="+races)
+	env.Defer(func() {
+		logs, _ := filepath.Glob(races + ".*") // the pattern is well-formed
+		for _, name := range logs {
+			p, _ := os.ReadFile(name)
+			env.T().Fatal(fmt.Sprintf("race in %s:\n%s", name, p))
+		}
+	})
 	env.Setenv("TMPDIR", "")
 	env.Setenv("ROOT", filepath.Join(env.WorkDir, "root"))
 	env.Setenv("HOST", platforms.Format(platforms.DefaultSpec()))
