@@ -37,6 +37,7 @@ const (
 	ReasonZTOCInvalid  Reason = "ztoc-invalid"   // the zTOC does not validate
 	ReasonZTOCMismatch Reason = "ztoc-mismatch"  // the zTOC is of a layer of another size
 	ReasonMount        Reason = "mount"          // the layer cannot be attached to the mount
+	ReasonImplied      Reason = "implied-dir"    // a directory without an entry of its own is special in a layer below
 	ReasonUnpack       Reason = "unpack"         // fallback: the layer was to be local, and could not be unpacked
 	ReasonPrepare      Reason = "prepare-failed" // the lazy snapshot could not be made
 )

@@ -56,6 +56,10 @@
 //   - Which layer a Prepare is for is checked against the image's config: the
 //     layer's diffIDs must make the chain ID that containerd asks for. That holds
 //     wrong labels off and needs no optional label.
+//   - A layer that has files in /tmp, say, but no entry for /tmp itself leaves that
+//     directory as it is below. A lazy layer cannot know, and would make it 0755 and
+//     root's. Where that makes a difference the layer is unpacked instead; to serve
+//     it lazily, what it looks like would have to depend on the image.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, the answer that there is no index for ten
 //     seconds, errors never.

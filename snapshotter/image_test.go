@@ -44,10 +44,20 @@ type testImage struct {
 // newImage makes an image of layers with so many files each. The layers differ by seed.
 func newImage(t testing.TB, m *memory, name string, seeds ...uint64) *testImage {
 	t.Helper()
+	var files [][]ztoctest.File
+	for _, seed := range seeds {
+		files = append(files, testFiles(seed))
+	}
+	return newImageOf(t, m, name, files...)
+}
+
+// newImageOf makes an image of layers with these files.
+func newImageOf(t testing.TB, m *memory, name string, files ...[]ztoctest.File) *testImage {
+	t.Helper()
 	i := &testImage{m: m, name: name}
 	var layers []ocispec.Descriptor
-	for _, seed := range seeds {
-		tar := must(ztoctest.Tar(testFiles(seed), ztoctest.TarOptions{}))(t)
+	for _, f := range files {
+		tar := must(ztoctest.Tar(f, ztoctest.TarOptions{}))(t)
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
 		must(z.Write(tar))(t)

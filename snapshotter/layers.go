@@ -52,6 +52,8 @@ type layer struct {
 	state layerState
 	src   *layerSource
 	data  *span.Layer
+
+	implied []string // directories without an entry of their own, while attached
 }
 
 // acquire counts one more user of the layer, which need not be open yet.
@@ -181,7 +183,7 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 	if err != nil {
 		return "", local(openReason(err), fmt.Errorf("attach layer %s: %w", st.Layer, errors.Join(err, data.Close())))
 	}
-	l.path, l.src, l.data = path, src, data
+	l.path, l.src, l.data, l.implied = path, src, data, fs.Implied(z.TOC)
 	return path, nil
 }
 
@@ -200,6 +202,13 @@ func (l *layer) desc() ocispec.Descriptor {
 		Digest:    l.state.Layer,
 		Size:      l.state.Size,
 	}
+}
+
+// impliedDirs returns the directories that the attached layer only implies.
+func (l *layer) impliedDirs() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.implied
 }
 
 // attached reports whether the layer is being served.

@@ -207,6 +207,10 @@ func (s *Snapshotter) commitLazy(ctx context.Context, p *preparation, l *layer, 
 	if err != nil {
 		return err
 	}
+	if err := checkImplied(l.impliedDirs(), s.uppers(snap.ParentIDs)); err != nil {
+		s.discard(ctx, p.key, snap.ID)
+		return local(ReasonImplied, err)
+	}
 	r := &remoteSnapshot{name: p.name, id: snap.ID, ref: p.ref, layer: l}
 	if err = linkDir(s.upper(snap.ID), s.linkTarget(snap.ID, path)); err == nil {
 		namespace, _ := namespaces.Namespace(ctx)
@@ -238,11 +242,7 @@ func (s *Snapshotter) prepareLocal(ctx context.Context, p *preparation) error {
 	if err != nil {
 		return err
 	}
-	parents := make([]string, len(snap.ParentIDs))
-	for i, id := range snap.ParentIDs {
-		parents[i] = s.upper(id)
-	}
-	usage, err := unpack(ctx, p.repo.blob(p.layer), p.diffID, s.upper(snap.ID), parents)
+	usage, err := unpack(ctx, p.repo.blob(p.layer), p.diffID, s.upper(snap.ID), s.uppers(snap.ParentIDs))
 	if err != nil {
 		err = fmt.Errorf("unpack layer %s of %q: %w", p.layer.Digest, p.ref.Image, err)
 	} else {

@@ -268,6 +268,15 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 // upper is the directory, or the link to it, that holds what snapshot id adds to its parent.
 func (s *Snapshotter) upper(id string) string { return filepath.Join(s.dir, "snapshots", id, "fs") }
 
+// uppers are the directories of the snapshots ids.
+func (s *Snapshotter) uppers(ids []string) []string {
+	dirs := make([]string, len(ids))
+	for i, id := range ids {
+		dirs[i] = s.upper(id)
+	}
+	return dirs
+}
+
 // Stat returns what is known of the snapshot key.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	return s.inner.Stat(ctx, key)
