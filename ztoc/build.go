@@ -62,7 +62,8 @@ func Build(ctx context.Context, r io.Reader, opts BuildOptions) (*ZTOC, error) {
 
 // build indexes the layer that src delivers.
 func build(src *source, spanSize int64, c Compression) (*ZTOC, error) {
-	c, err := detect(src.buf, c)
+	want := c
+	c, err := detect(src.buf, want)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +81,9 @@ func build(src *source, spanSize int64, c Compression) (*ZTOC, error) {
 	}
 	out := &stream{in: in}
 	toc, err := walk(out)
+	if fe := (*FormatError)(nil); want == 0 && c == Uncompressed && errors.As(err, &fe) && fe.Off == 0 {
+		return nil, &FormatError{Field: "layer", Off: 0, Err: fmt.Errorf("neither gzip nor tar: %w", fe.Err)}
+	}
 	if err != nil {
 		return nil, err
 	}

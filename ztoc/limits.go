@@ -21,8 +21,8 @@ const (
 	digestSize     = 4 + 4 + 7 + 64 + 1             // on the wire: offset, length, "sha256:", hex, NUL
 	maxGzipSpans   = MaxSize / (checkpointSize + digestSize)
 	maxPlainSpans  = MaxSize / digestSize
-	entrySize      = 64   // least wire bytes of an entry, its strings' bytes aside
-	xattrSize      = 32   // likewise of a PAX record
+	entrySize      = 64   // no more than the wire bytes of any entry, its strings' bytes aside
+	xattrSize      = 26   // likewise of a PAX record: an offset, a table of two, and two strings' lengths and NULs
 	maxRatio       = 1032 // output bytes for an input byte: a 258-byte match takes 2 bits
 	tarBlock       = 512
 )

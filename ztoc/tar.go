@@ -18,10 +18,10 @@ func walk(s *stream) ([]Entry, error) {
 	var (
 		toc  []Entry
 		size int64
+		next int64 // offset of the next header
 		r    = tar.NewReader(s)
 	)
 	for {
-		start := s.off
 		hdr, err := r.Next()
 		if err == io.EOF {
 			return toc, nil
@@ -30,16 +30,20 @@ func walk(s *stream) ([]Entry, error) {
 			return nil, s.err // the layer's fault, not the tar's
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return nil, &FormatError{Field: "tar header", Off: start, Err: err}
+			if s.off < next {
+				return nil, &FormatError{Field: "tar data", Off: s.off, Err: err}
+			}
+			return nil, &FormatError{Field: "tar header", Off: next, Err: err}
 		}
 		e, err := entryOf(hdr, s.off)
 		if err != nil {
-			return nil, fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), start, err)
+			return nil, fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), next, err)
 		}
 		if size += e.wireSize(); len(toc) >= MaxEntries || size > MaxTOCSize {
-			return nil, fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), start, ErrLimit, MaxEntries, MaxTOCSize)
+			return nil, fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), next, ErrLimit, MaxEntries, MaxTOCSize)
 		}
 		toc = append(toc, e)
+		next = align(e.Offset + e.Size)
 	}
 }
 
@@ -80,7 +84,13 @@ func entryOf(hdr *tar.Header, off int64) (Entry, error) {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return Entry{}, fmt.Errorf("%w sparse file", ErrUnsupported)
 		}
-		e.PAX = append(e.PAX, Record{key, hdr.PAXRecords[key]})
+		e.PAX = append(e.PAX, Record{strings.Clone(key), strings.Clone(hdr.PAXRecords[key])})
+	}
+	if e.PAX != nil {
+		// All of these may be parts of the PAX header, which has up to 1 MiB and must not stay for the sake of them.
+		for _, s := range [...]*string{&e.Name, &e.Linkname, &e.Uname, &e.Gname} {
+			*s = strings.Clone(*s)
+		}
 	}
 	return e, e.check()
 }
