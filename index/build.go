@@ -190,7 +190,7 @@ func (b *builder) run(ctx context.Context) error {
 				return err
 			}
 			if err := j.run(ctx, b); err != nil {
-				return fmt.Errorf("index layer %s: %w", j.layer.Digest, err)
+				return fmt.Errorf("layer %s: %w", j.layer.Digest, err)
 			}
 			b.finish(j)
 			return nil
