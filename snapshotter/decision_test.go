@@ -5,6 +5,7 @@ package snapshotter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ type decisionCase struct {
 	labels func(map[string]string)
 	kind   Kind
 	reason Reason
+	err    string // part of the error that is reported
 }
 
 // failOn makes op on d fail.
@@ -78,8 +80,22 @@ func decisionCases() []decisionCase {
 		{name: "no index", kind: Fallback, reason: ReasonNoIndex,
 			spoil: func(_ *testing.T, _ *fixture, i *testImage) {
 				i.desc = i.m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
-			}},
-		{name: "discovery off", kind: Fallback, reason: ReasonNoIndex, opts: Options{Discover: []index.Version{}}},
+			}, err: "no SOCI index; v1 discovery is off, config.toml turns it on: [pull_modes.soci_v1] enable = true"},
+		{name: "no index of either version", kind: Fallback, reason: ReasonNoIndex,
+			opts: Options{Discover: []index.Version{index.V1, index.V2}},
+			spoil: func(_ *testing.T, _ *fixture, i *testImage) {
+				i.desc = i.m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
+			}, err: ": no SOCI index\n"},
+		{name: "index unusable", kind: Fallback, reason: ReasonNoIndex,
+			opts: Options{Discover: []index.Version{index.V1, index.V2}},
+			spoil: func(_ *testing.T, _ *fixture, i *testImage) {
+				i.desc = i.m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
+				i.m.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+					Config: ocispec.Descriptor{MediaType: index.MediaTypeV1}, Subject: &i.desc,
+				})
+			}, err: "1 referrers, none usable, the first: "},
+		{name: "discovery off", kind: Fallback, reason: ReasonNoIndex, opts: Options{Discover: []index.Version{}},
+			err: "[pull_modes.soci_v2] enable = true"},
 		{name: "wrong chain ID", kind: Fallback, reason: ReasonNotInImage,
 			labels: func(l map[string]string) { l[snapshots.LabelSnapshotRef] = digest.FromString("x").String() }},
 		{name: "wrong diffID", kind: Fallback, reason: ReasonNotInImage,
@@ -154,6 +170,9 @@ func TestDecisions(t *testing.T) {
 			mounts, err := f.Prepare(testContext(t), "key", "", snapshots.WithLabels(labels))
 			if f.last.Kind != c.kind || f.last.Reason != c.reason {
 				t.Fatalf("decision %q, reason %q (%v), want %q, %q", f.last.Kind, f.last.Reason, f.last.Err, c.kind, c.reason)
+			}
+			if got := fmt.Sprintln(f.last.Err); !strings.Contains(got, c.err) {
+				t.Errorf("error %q, want %q", got, c.err)
 			}
 			checkOutcome(t, f, i, mounts != nil, err)
 		})

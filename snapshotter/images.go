@@ -46,6 +46,7 @@ type image struct {
 	diffs  []digest.Digest // diffIDs, one per layer
 	chains []digest.Digest // chain IDs, one per layer
 	index  *index.Index    // nil: the image has none
+	none   error           // what was looked for, where index is nil
 	expire time.Time
 
 	mu    sync.Mutex
@@ -210,6 +211,7 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 	start := time.Now()
 	x, desc, err := index.Find(ctx, img.repo.remote, ref.Manifest, find)
 	if errors.Is(err, index.ErrNone) {
+		img.none = s.notFound(err)
 		return nil
 	}
 	if err != nil {
@@ -237,6 +239,17 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 		})
 	}
 	return g.Wait()
+}
+
+// notFound adds to err, which says that there is no index, where it was not
+// looked for, and what makes the daemon look there.
+func (s *images) notFound(err error) error {
+	for v, on := range []bool{index.V1: s.find.V1, index.V2: s.find.V2} {
+		if v > 0 && !on {
+			err = fmt.Errorf("%w; v%[2]d discovery is off, config.toml turns it on: [pull_modes.soci_v%[2]d] enable = true", err, v)
+		}
+	}
+	return err
 }
 
 // ztoc returns the zTOC desc of a layer of img.

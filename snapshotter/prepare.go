@@ -148,7 +148,7 @@ func (s *Snapshotter) decide(ctx context.Context, p *preparation) ([]byte, error
 		return nil, fallback(ReasonLookup, err)
 	}
 	if img.index == nil {
-		return nil, fallback(ReasonNoIndex, nil)
+		return nil, fallback(ReasonNoIndex, img.none)
 	}
 	n, err := img.find(p.ref)
 	if err != nil {
@@ -318,7 +318,9 @@ func (s *Snapshotter) decided(ctx context.Context, p *preparation, d Decision) {
 	}
 	if d.Err != nil {
 		attrs = append(attrs, slog.String("error", d.Err.Error()))
-		if d.Reason != ReasonSmall && d.Reason != ReasonLabels {
+		switch d.Reason {
+		case ReasonSmall, ReasonLabels, ReasonNoIndex: // nothing is wrong
+		default:
 			level = slog.LevelWarn
 		}
 	}
