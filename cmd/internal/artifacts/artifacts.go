@@ -22,8 +22,8 @@
 //   - An entry that does not parse is an error that names it; the incumbent skips it
 //     silently together with everything behind it.
 //   - Rebuild finds v2 indexes as well, by the image manifests that name them, records
-//     prefetch artifacts as such, and leaves entries alone whose content is there. It reads
-//     only what can be a manifest: small and a JSON object.
+//     prefetch artifacts as such, and leaves sound entries alone whose content is there, as well as
+//     those that another command adds meanwhile. It reads only what can be a manifest: small and a JSON object.
 package artifacts
 
 import (

@@ -317,6 +317,43 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+// TestRebuildMeanwhile holds that an entry stays which another command adds, with its blob, while blobs are walked.
+func TestRebuildMeanwhile(t *testing.T) {
+	db := newDB(t)
+	must(t, db.Add(ztocEntry(dgstA, 0)))
+	c := &contents{Store: new(indextest.Store)}
+	c.add("", []byte("{}"))
+	c.OnFetch = func(ocispec.Descriptor) error { return db.Add(ztocEntry(dgstB, 0)) }
+	if done, err := db.Rebuild(t.Context(), c, nil); err != nil || done != (artifacts.Rebuilt{Removed: 1}) {
+		t.Errorf("done %+v, %v", done, err)
+	}
+	if _, err := db.Get(dgstB); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRebuildRepairs holds that damaged entries are replaced, or removed with their blobs.
+func TestRebuildRepairs(t *testing.T) {
+	db := newDB(t)
+	c := &contents{Store: new(indextest.Store)}
+	_, z, _ := c.addIndex(t, index.V1, &ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: image, Size: 5})
+	must(t, db.Add(ztocEntry(z.Digest, 0), ztocEntry(dgstA, 0)))
+	raw(t, db, func(tx *bolt.Tx) error {
+		root := tx.Bucket([]byte("soci_artifacts"))
+		must(t, root.Bucket([]byte(dgstA)).Put([]byte("size"), []byte{0xff}))
+		return root.Bucket([]byte(z.Digest)).Put([]byte("created_at"), []byte("today"))
+	})
+	if done, err := db.Rebuild(t.Context(), c, nil); err != nil || done != (artifacts.Rebuilt{Removed: 1, Added: 3}) {
+		t.Errorf("done %+v, %v", done, err)
+	}
+	if list, err := db.List(); err != nil || len(list) != 3 {
+		t.Errorf("list %v, %v", list, err)
+	}
+	if e, err := db.ZTOC(layer, 1<<22); err != nil || e.Digest != z.Digest {
+		t.Errorf("zTOC %v, %v", e, err)
+	}
+}
+
 // TestRebuildFails holds that a store which cannot be read costs no entry.
 func TestRebuildFails(t *testing.T) {
 	down := errors.New("input/output error")

@@ -3,7 +3,6 @@
 package artifacts
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,10 +40,15 @@ type Rebuilt struct {
 }
 
 // Rebuild removes the entries whose blob is not in content and adds one for each artifact
-// in content that has none: indexes whose image manifest is known, v1 by subject and v2 by the manifest's annotation,
-// and what they list. images tells the image of a manifest; one that is not in it gets an entry
-// without image and platform.
+// in content that has none, or a damaged one: indexes whose image manifest is known, v1 by subject and v2 by the
+// manifest's annotation, and what they list. images tells the image of a manifest; one that is not in it gets an
+// entry without image and platform.
 func (db DB) Rebuild(ctx context.Context, content Content, images map[digest.Digest]Image) (Rebuilt, error) {
+	// Of what another command adds while content is walked, the walk may see nothing.
+	before, err := db.digests()
+	if err != nil {
+		return Rebuilt{}, err
+	}
 	s, err := scan(ctx, content)
 	if err != nil {
 		return Rebuilt{}, err
@@ -52,25 +56,20 @@ func (db DB) Rebuild(ctx context.Context, content Content, images map[digest.Dig
 	found := s.entries(images)
 	var done Rebuilt
 	err = db.update(func(root *bolt.Bucket) error {
-		var gone [][]byte
-		err := root.ForEachBucket(func(k []byte) error {
-			if _, ok := s.sizes[digest.Digest(k)]; !ok {
-				gone = append(gone, bytes.Clone(k))
+		for _, dgst := range before {
+			if _, ok := s.sizes[dgst]; ok || root.Bucket([]byte(dgst)) == nil {
+				continue
 			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, k := range gone {
-			if err := root.DeleteBucket(k); err != nil {
-				return fmt.Errorf("artifact %s: %w", k, err)
+			if err := root.DeleteBucket([]byte(dgst)); err != nil {
+				return fmt.Errorf("artifact %s: %w", dgst, err)
 			}
 			done.Removed++
 		}
 		for dgst, e := range found {
-			if root.Bucket([]byte(dgst)) != nil {
-				continue
+			if b := root.Bucket([]byte(dgst)); b != nil {
+				if _, err := get(b, dgst); err == nil {
+					continue
+				}
 			}
 			if err := put(root, e); err != nil {
 				return fmt.Errorf("artifact %s: %w", dgst, err)
@@ -83,6 +82,18 @@ func (db DB) Rebuild(ctx context.Context, content Content, images map[digest.Dig
 		return Rebuilt{}, err
 	}
 	return done, nil
+}
+
+// digests returns the artifacts that have an entry, a damaged one too.
+func (db DB) digests() ([]digest.Digest, error) {
+	var list []digest.Digest
+	err := db.view(func(root *bolt.Bucket) error {
+		return root.ForEachBucket(func(k []byte) error {
+			list = append(list, digest.Digest(k))
+			return nil
+		})
+	})
+	return list, err
 }
 
 // scanned is what a walk over a content store found.
