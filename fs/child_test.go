@@ -83,7 +83,7 @@ func command(t testing.TB, verb string, args ...string) *exec.Cmd {
 	exe, err := os.Executable()
 	must(t, err)
 	c := exec.CommandContext(t.Context(), exe, args...)
-	c.Env = append(os.Environ(), childEnv+"="+verb)
+	c.Env = append(os.Environ(), childEnv+"="+verb, "GORACE=atexit_sleep_ms=0") // it would wait a second
 	c.Stderr = os.Stderr
 	return c
 }

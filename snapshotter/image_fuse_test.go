@@ -49,12 +49,18 @@ func (i *testImage) push(t testing.TB, reg *registrytest.Server, repo string) {
 	}
 }
 
-// newReal starts a snapshotter over a real mount and a registry client.
+// newReal starts a snapshotter over a real mount and a registry client that gives up at once.
 func newReal(t testing.TB, root string) *Snapshotter {
+	t.Helper()
+	return newPatient(t, root, registry.Retry{Max: -1})
+}
+
+// newPatient is newReal with retries.
+func newPatient(t testing.TB, root string, retry registry.Retry) *Snapshotter {
 	t.Helper()
 	client := must(registry.NewClient(registry.Options{
 		Credential: func(context.Context, string) (registry.Credential, error) { return registry.Credential{}, nil },
-		Retry:      registry.Retry{Max: -1},
+		Retry:      retry,
 	}))(t)
 	s := must(New(t.Context(), Options{Root: root, Registry: client, Log: testLog(t), Discover: []index.Version{index.V1, index.V2}}))(t)
 	t.Cleanup(func() { s.Close() })
@@ -76,7 +82,7 @@ func unpackAll(t testing.TB, i *testImage) string {
 func tree(t testing.TB, dir string) []string {
 	t.Helper()
 	cmd := exec.Command(must(os.Executable())(t), "-test.run=^TestTreeHelper$")
-	cmd.Env = append(os.Environ(), "SNAPSHOTTER_TREE="+dir)
+	cmd.Env = append(os.Environ(), "SNAPSHOTTER_TREE="+dir, "GORACE=atexit_sleep_ms=0") // it would wait a second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -207,13 +213,8 @@ func compareTree(t testing.TB, mounts []mount.Mount, want []string) error {
 // layers some are lazy and some, having no zTOC, are local.
 func TestImage(t *testing.T) {
 	needFUSE(t)
-	for _, version := range []index.Version{index.V1, index.V2} {
-		for _, minSize := range []int64{-1, 1} {
-			t.Run(fmt.Sprintf("v%d min %d", version, minSize), func(t *testing.T) {
-				testRealImage(t, version, minSize)
-			})
-		}
-	}
+	t.Run("v1", func(t *testing.T) { testRealImage(t, index.V1, -1) })
+	t.Run("v2, small layers without zTOC", func(t *testing.T) { testRealImage(t, index.V2, 1) })
 }
 
 func testRealImage(t *testing.T, version index.Version, minSize int64) {

@@ -59,7 +59,7 @@ func newImageOf(t testing.TB, m *memory, name string, files ...[]ztoctest.File) 
 	for _, f := range files {
 		tar := must(ztoctest.Tar(f, ztoctest.TarOptions{}))(t)
 		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
+		z := must(gzip.NewWriterLevel(&b, gzip.BestSpeed))(t)
 		must(z.Write(tar))(t)
 		check(t, z.Close())
 		i.tars = append(i.tars, tar)
@@ -202,7 +202,7 @@ func (f *fixture) start() {
 	f.t.Helper()
 	p := f.ports()
 	f.mount, _ = p.mount.(*fakeMount)
-	ms := must(openMetadata(f.t.Context(), f.opts.Root))(f.t)
+	ms := must(openMetadata(f.t.Context(), f.opts.Root, dbLockTimeout))(f.t)
 	f.Snapshotter = must(newSnapshotter(f.t.Context(), f.opts, ms, p))(f.t)
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -368,7 +369,7 @@ func TestSecondDaemon(t *testing.T) {
 	f := newFixture(t, newMemory(), Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if ms, err := openMetadata(ctx, f.opts.Root); err == nil {
+	if ms, err := openMetadata(ctx, f.opts.Root, time.Millisecond); err == nil {
 		t.Fatal("metadata was opened twice", ms.Close())
 	} else if !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("error is %v", err)

@@ -152,7 +152,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		}
 	}()
 	// The metadata is locked first: whoever else has it has the mount, too.
-	ms, err := openMetadata(ctx, opts.Root)
+	ms, err := openMetadata(ctx, opts.Root, dbLockTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -170,15 +170,15 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 	return newSnapshotter(ctx, opts, ms, ports{mount: m, spans: spans, repos: registryRepositories(opts.Registry)})
 }
 
-// openMetadata opens the metadata store, which nobody else may have open.
-func openMetadata(ctx context.Context, root string) (*storage.MetaStore, error) {
+// openMetadata opens the metadata store, which nobody else may have open after wait.
+func openMetadata(ctx context.Context, root string, wait time.Duration) (*storage.MetaStore, error) {
 	dir := filepath.Join(root, "snapshotter")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	db := filepath.Join(dir, "metadata.db")
 	ms, err := storage.NewMetaStore(db, func(o *bbolt.Options) error {
-		o.Timeout = dbLockTimeout
+		o.Timeout = wait
 		return nil
 	})
 	if err != nil {

@@ -30,26 +30,6 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-// TestSuiteFake is the same without FUSE: what overlayfs needs root for, it needs here as well.
-func TestSuiteFake(t *testing.T) {
-	needRoot(t)
-	testsuite.SnapshotterSuite(t, suiteName, func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
-		opts, err := Options{Root: root, Log: testLog(t)}.withDefaults()
-		if err != nil {
-			return nil, nil, err
-		}
-		ms, err := openMetadata(ctx, root)
-		if err != nil {
-			return nil, nil, err
-		}
-		s, err := newSnapshotter(ctx, opts, ms, fakePorts(t, root, newMemory()))
-		if err != nil {
-			return nil, nil, err
-		}
-		return s, s.Close, nil
-	})
-}
-
 func needFUSE(t testing.TB) {
 	t.Helper()
 	needRoot(t)

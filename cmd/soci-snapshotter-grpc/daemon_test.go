@@ -116,7 +116,7 @@ func start(t *testing.T, root string, extra []*os.File, prefix ...string) *proce
 	args := append(prefix, must(os.Executable())(t), "--root", filepath.Join(root, "lib"), "--address", listenOn,
 		"--config", filepath.Join(root, "config.toml"), "--log-level", "debug")
 	p.cmd = exec.Command(args[0], args[1:]...)
-	p.cmd.Env = append(os.Environ(), "TEST_IS_DAEMON=1", "NOTIFY_SOCKET="+sock)
+	p.cmd.Env = append(os.Environ(), "TEST_IS_DAEMON=1", "NOTIFY_SOCKET="+sock, "GORACE=atexit_sleep_ms=0") // it would wait a second
 	p.cmd.ExtraFiles = extra
 	stderr := must(p.cmd.StderrPipe())(t)
 	check(t, p.cmd.Start())
