@@ -27,7 +27,7 @@ import (
 	"github.com/seekoci/seekoci/snapshotter"
 )
 
-// stopTimeout bounds each step of a stop: waiting for requests, unmounting.
+// stopTimeout bounds each step of a stop: waiting for requests, cancelling them, unmounting.
 const stopTimeout = 10 * time.Second
 
 // options is what the command line says.
@@ -89,15 +89,32 @@ func serveSnapshots(ctx context.Context, l net.Listener, sn *snapshotter.Snapsho
 		return fmt.Errorf("serve snapshots: %w", err)
 	case <-ctx.Done():
 	}
-	graceful := make(chan struct{})
-	go func() { rpc.GracefulStop(); close(graceful) }()
-	select {
-	case <-graceful:
-	case <-time.After(stopTimeout):
-		rpc.Stop() // makes GracefulStop return
-		<-graceful
+	if err := stop(rpc, stopTimeout); err != nil {
+		return err
 	}
 	return <-served
+}
+
+// stop lets requests end. After limit they are cancelled, and after as long
+// again left behind.
+func stop(rpc *grpc.Server, limit time.Duration) error {
+	ended := make(chan struct{})
+	go func() {
+		rpc.GracefulStop()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(limit):
+	}
+	go rpc.Stop() // makes GracefulStop return, unless a request does not end
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("stop serving snapshots: requests go on %v after they were cancelled", limit)
+	}
 }
 
 // contain makes an error of a panic in a request, so that one bad layer does
