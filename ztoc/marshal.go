@@ -90,8 +90,9 @@ func (z *ZTOC) marshalSize() (int, error) {
 		return 0, badf("zTOC", "no spans")
 	}
 	const (
-		fixed    = 1 << 10
-		perEntry = 256 // table, vtable, lengths and padding of its strings
+		fixed     = 8 << 10         // root, vtables (each form of entry has one), alignment
+		perEntry  = 200 - entrySize // table and vectors; lengths, NULs and padding of its strings; type and time
+		perRecord = 32 - xattrSize  // likewise
 	)
 	n := int64(fixed + len(z.Version) + len(z.BuildTool))
 	for i := range z.TOC {
@@ -99,9 +100,9 @@ func (z *ZTOC) marshalSize() (int, error) {
 		if err := e.check(); err != nil {
 			return 0, fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
 		}
-		n += perEntry + 2*e.wireSize()
+		n += perEntry + e.wireSize() + int64(len(e.PAX))*perRecord
 	}
-	perSpan := int64(digestSize + 16)
+	perSpan := int64(digestSize)
 	if z.ZInfo.Compression == Gzip {
 		perSpan += checkpointSize
 	}

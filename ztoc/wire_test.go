@@ -284,6 +284,41 @@ func TestUnmarshalCut(t *testing.T) {
 	}
 }
 
+// TestMarshalSize holds that the size reckoned before is enough, so that the builder never copies, and not much more.
+func TestMarshalSize(t *testing.T) {
+	for _, c := range []Compression{Gzip, Uncompressed} {
+		z := small(c)
+		z.TOC = nil
+		for i := range 20000 {
+			bit := func(n int) int64 { return int64(i >> n & 1) } // every form of entry there is
+			e := Entry{
+				Name: strings.Repeat("n", 1+i%40), Linkname: strings.Repeat("l", i%5), Type: TypeSymlink, Offset: int64(512 * (i + 1)),
+				Mode: bit(0), UID: uint32(bit(1)), GID: uint32(bit(2)), Devmajor: bit(3), Devminor: bit(4),
+				Uname: strings.Repeat("u", i%6), Gname: strings.Repeat("g", i%7), ModTime: time.Unix(1, bit(5)*123456789).In(time.FixedZone("", 3600)),
+			}
+			for j := range i % 4 {
+				e.PAX = append(e.PAX, Record{strings.Repeat("k", 1+j), strings.Repeat("v", i%9)})
+			}
+			if bit(6) == 1 {
+				e.Type, e.Size = TypeReg, 1
+			}
+			z.TOC = append(z.TOC, e)
+		}
+		size, err := z.marshalSize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkpoints, err := z.ZInfo.marshalCheckpoints()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := flatbuffers.NewBuilder(size)
+		if p := z.encode(b, checkpoints); len(b.Bytes) != size || size > len(p)*4/3 {
+			t.Errorf("%v: %d bytes, reckoned %d, in a buffer of %d", c, len(p), size, len(b.Bytes))
+		}
+	}
+}
+
 func TestMarshalRejects(t *testing.T) {
 	for name, mod := range map[string]func(*ZTOC){
 		"no zInfo":    func(z *ZTOC) { z.ZInfo = nil },
