@@ -120,10 +120,10 @@ type FS struct {
 	wg     sync.WaitGroup
 	stats  counters
 
+	slots *slots
 	table atomic.Pointer[table] // what requests look at
 
 	mu     sync.Mutex // guards the making of new tables, and what follows
-	slots  *slots
 	closed bool
 }
 
@@ -199,6 +199,10 @@ func (f *FS) Attach(name string, toc []ztoc.Entry, data *span.Layer) (string, er
 }
 
 func (f *FS) attach(l *layer) error {
+	var err error
+	if l.slot, err = f.slots.next(); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -207,10 +211,6 @@ func (f *FS) attach(l *layer) error {
 	t := f.table.Load().clone()
 	if t.names[l.name] != nil {
 		return ErrExists
-	}
-	var err error
-	if l.slot, err = f.slots.next(); err != nil {
-		return err
 	}
 	t.slots[l.slot], t.names[l.name] = l, l
 	f.store(t)

@@ -11,16 +11,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // slotBatch is how many slots are taken from the file at a time.
 const slotBatch = 64
 
-// slots gives out layer slots, each once for as long as its directory lives.
+// slots gives out layer slots, each once for as long as its directory lives. It has
+// a lock of its own: no request of the kernel is to wait for a disk.
 type slots struct {
 	path string
-	free uint64 // the next one to give out
-	end  uint64 // of the batch
+
+	mu   sync.Mutex // guards what follows
+	free uint64     // the next one to give out
+	end  uint64     // of the batch
 }
 
 // openSlots opens the counter in dir, which is made if needed.
@@ -56,6 +60,8 @@ func openSlots(dir string) (*slots, error) {
 
 // next returns a slot that was never used before.
 func (s *slots) next() (uint32, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.free == s.end {
 		end := s.end + slotBatch
 		if end > math.MaxUint32 {
