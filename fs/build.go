@@ -9,8 +9,14 @@ import (
 	"github.com/seekoci/seekoci/ztoc"
 )
 
-// maxNames bounds the names of one layer, missing parents included.
-const maxNames = 4 << 20
+// Bounds of what one layer makes us keep.
+const (
+	maxNames = 4 << 20 // missing parents included
+	// A missing parent is two bytes of a TOC and a hundred of memory. There are at
+	// most so many, and some for each entry.
+	maxImplied         = 1 << 16
+	maxImpliedPerEntry = 4
+)
 
 // Names with a meaning in OCI layers.
 const (
@@ -80,6 +86,8 @@ type builder struct {
 	inodes []buildInode
 	index  map[nameKey]uint32
 	wh     []whiteout
+	// implied is the number of directories made for want of an entry.
+	implied int
 	// prefix is the directory part of the last entry's name and prefixName what it
 	// led to: most entries have the same directory as the one before.
 	prefix     string
@@ -264,6 +272,9 @@ func (b *builder) dir(path string) (n uint32, hidden bool, err error) {
 		}
 		child, ok := b.index[nameKey{n, c}]
 		if !ok {
+			if b.implied++; b.implied > maxImplied+maxImpliedPerEntry*len(b.toc) {
+				return 0, false, errReason(fmt.Sprintf("more than %d directories without an entry", b.implied-1))
+			}
 			child = uint32(len(b.names))
 			if err := b.bind(n, c, func() uint32 { return b.inode(-1, kindDir) }); err != nil {
 				return 0, false, err

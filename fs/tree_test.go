@@ -179,6 +179,10 @@ func TestTreeRefuses(t *testing.T) {
 		f(&e)
 		return []ztoc.Entry{e}
 	}
+	var bomb []ztoc.Entry
+	for n := range 40 {
+		bomb = append(bomb, file(fmt.Sprint(n, strings.Repeat("/a", 2000), "/b"), 1))
+	}
 	for name, toc := range map[string][]ztoc.Entry{
 		"empty name":            {file("", 1)},
 		"upwards":               {file("../a", 1)},
@@ -226,6 +230,7 @@ func TestTreeRefuses(t *testing.T) {
 		"xattr too large": edit(func(e *ztoc.Entry) {
 			e.PAX = []ztoc.Record{{Key: "SCHILY.xattr.user.a", Value: strings.Repeat("x", 65<<10)}}
 		}),
+		"implied directories": bomb,
 	} {
 		tr, err := newTree(toc, layerSize, false)
 		var ee *EntryError

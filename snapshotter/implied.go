@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,11 +19,14 @@ import (
 // against the layers below, given as directories, the nearest first. Unpacked,
 // such a directory takes over what it is there; served lazily it is 0755 and
 // root's. The error names one for which that makes a difference.
-func checkImplied(dirs, below []string) error {
+func checkImplied(ctx context.Context, dirs, below []string) error {
 	missing := "\x00" // the last one that no layer below has: nor what is in it
 	for _, dir := range dirs {
 		if strings.HasPrefix(dir, missing+"/") {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		path, err := lookBelow(below, dir)
 		switch {

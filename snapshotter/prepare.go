@@ -207,7 +207,7 @@ func (s *Snapshotter) commitLazy(ctx context.Context, p *preparation, l *layer, 
 	if err != nil {
 		return err
 	}
-	if err := checkImplied(l.impliedDirs(), s.uppers(snap.ParentIDs)); err != nil {
+	if err := checkImplied(ctx, l.impliedDirs(), s.uppers(snap.ParentIDs)); err != nil {
 		s.discard(ctx, p.key, snap.ID)
 		return local(ReasonImplied, err)
 	}
