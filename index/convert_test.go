@@ -304,6 +304,22 @@ func TestConvertNested(t *testing.T) {
 	if _, err := index.Manifests(t.Context(), s, wide); !errors.Is(err, index.ErrFormat) {
 		t.Errorf("too many manifests: %v", err)
 	}
+	large := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: dgstA, Size: index.MaxManifestSize, Platform: &amd64}
+	if list, err := index.Manifests(t.Context(), s, s.Index(large, large, large, large)); err != nil || len(list) != 4 {
+		t.Errorf("4 of 8 MiB: %v, %v", list, err)
+	}
+	if _, err := index.Manifests(t.Context(), s, s.Index(large, large, s.Index(large, large, large))); !errors.Is(err, index.ErrFormat) {
+		t.Errorf("5 of 8 MiB: %v", err)
+	}
+	bomb := s.Index() // a tree of 256 to the third, without leaves
+	for range 3 {
+		bomb = s.Index(slices.Repeat([]ocispec.Descriptor{bomb}, 256)...)
+	}
+	fetched := 0
+	s.OnFetch = func(ocispec.Descriptor) error { fetched++; return nil }
+	if _, err := index.Manifests(t.Context(), s, bomb); !errors.Is(err, index.ErrFormat) || fetched > 300 {
+		t.Errorf("bomb: %d fetched, %v", fetched, err)
+	}
 }
 
 // TestConvertSkips holds that a platform without large layers is left out, and that all of them is an error.

@@ -18,7 +18,7 @@
 //
 //   - An index has at most [MaxSize] bytes and [MaxLayers] layers; manifests, image
 //     indexes and configs have at most [MaxManifestSize] bytes, image indexes nest
-//     at most 4 deep and list at most 256 manifests.
+//     at most 4 deep and list at most 256 manifests, which have at most 32 MiB together.
 //   - Build holds the zTOCs of all layers until the last is made, because nothing may
 //     be pushed of an image that fails. Beyond 64 MiB they go to unlinked temporary
 //     files; what remains in memory is one zTOC under construction per worker.

@@ -30,6 +30,7 @@ const (
 const (
 	maxNesting   = 4
 	maxManifests = 256
+	maxTree      = 32 << 20 // bytes of all manifests of an image
 )
 
 // PlatformManifest is an image manifest of an image.
@@ -93,6 +94,8 @@ type child struct {
 type tree struct {
 	index    imageIndex // all but its manifests
 	children []child
+	listed   int   // manifests and image indexes below index
+	size     int64 // bytes of those that are read
 }
 
 // readTree reads the manifests of an image, without layers.
@@ -127,10 +130,17 @@ func readTree(ctx context.Context, store Fetcher, image ocispec.Descriptor) (*tr
 // add adds the children of x.
 func (t *tree) add(ctx context.Context, store Fetcher, x *imageIndex, depth int) error {
 	for _, d := range x.Manifests {
-		if len(t.children) >= maxManifests {
+		if t.listed++; t.listed > maxManifests {
 			return malformed("image index", "more than %d manifests", maxManifests)
 		}
-		if isImageIndex(d.MediaType) && d.ArtifactType == "" {
+		nests := isImageIndex(d.MediaType) && d.ArtifactType == ""
+		if nests || classify(d.Descriptor) == kindImage { // others are not read
+			if d.Size > maxTree-t.size {
+				return malformed("image index", "manifests of more than %d bytes", maxTree)
+			}
+			t.size += d.Size
+		}
+		if nests {
 			nested, err := fetchImageIndex(ctx, store, d.Descriptor)
 			switch {
 			case errors.Is(err, errdefs.ErrNotFound):

@@ -202,8 +202,10 @@ func cleanPath(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "
 // cleanPaths cleans paths and drops empty and repeated ones.
 func cleanPaths(paths []string) []string {
 	var out []string
+	seen := make(map[string]bool)
 	for _, p := range paths {
-		if p = cleanPath(p); p != "" && !slices.Contains(out, p) {
+		if p = cleanPath(p); p != "" && !seen[p] {
+			seen[p] = true
 			out = append(out, p)
 		}
 	}
