@@ -31,7 +31,8 @@ type BuildOptions struct {
 }
 
 // Build reads a layer once from r to its end and returns its zTOC. Beside the
-// zTOC itself it needs about 1 MiB of memory.
+// zTOC itself it needs about 1 MiB of memory, and what the records of one entry's
+// PAX header take while that is read, which has up to 1 MiB.
 //
 // A fault of the layer is a *FormatError, or an error that matches ErrUnsupported
 // or ErrLimit; a failing read of r and the end of ctx come back wrapped.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -147,4 +148,73 @@ func live() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// TestOddHeaders has what other writers than archive/tar make: all of it arrives as archive/tar reads it, and
+// survives the wire.
+func TestOddHeaders(t *testing.T) {
+	odd := func(typ byte, name string, change func(h []byte)) []byte {
+		p := rawEntry(typ, name, "")
+		change(p)
+		seal(p)
+		return p
+	}
+	size := func(h []byte) { copy(h[124:], "00000010000\x00") }
+	v7 := func(h []byte) { clear(h[257:]) }
+	long := strings.Repeat("long/", 60)
+	var buf bytes.Buffer
+	for _, p := range [][]byte{
+		odd(0, "v7/", v7), odd(0, "v7/file", v7), odd(0, "old/", func([]byte) {}), // the slash alone makes directories
+		odd('5', "dir-with-size/", size), odd('3', "char-with-size", size), odd('6', "fifo-with-size", size),
+		odd('2', "link-with-size", func(h []byte) { size(h); copy(h[157:], "to") }),
+		odd('5', "negative-size/", func(h []byte) { copy(h[124:], "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff") }),
+		odd('0', "base-256", func(h []byte) {
+			copy(h[108:], "\x80\x00\x00\x00\xff\xff\xff\xff")                 // uid 1<<32-1
+			copy(h[136:], "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe") // mtime -2
+		}),
+		odd('0', "year-0", func(h []byte) { copy(h[136:], "\xff\xff\xff\xff\xff\xff\xf0\x00\x00\x00\x00\x00") }),
+		odd('0', "caf\xe9", func([]byte) {}), odd('0', "twice", func([]byte) {}), odd('0', "twice", func([]byte) {}),
+		odd('0', "mode", func(h []byte) { copy(h[100:], "7777777\x00") }),
+		odd('4', "dev", func(h []byte) { copy(h[329:], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff") }),
+		rawEntry('x', "pax", record("k", "")+record("path", "caf\xe9/"+long)+record("mtime", "-1.5")+record("SCHILY.xattr.user.x", "\x00\xff")),
+		rawEntry('0', "short", "data"),
+		rawEntry('x', "pax", record("mtime", "99999999999999")), rawEntry('0', "far-future", ""),
+		rawEntry('L', "././@LongLink", long+"\x00"), rawEntry('K', "././@LongLink", long+"\x00"), rawEntry('2', "long", ""),
+	} {
+		buf.Write(p)
+	}
+	buf.Write(make([]byte, 1024))
+	z := mustBuild(t, buf.Bytes(), ztoc.BuildOptions{})
+	again := mustUnmarshal(t, mustMarshal(t, z))
+	noTime := 0
+	for i := range z.TOC {
+		e := &z.TOC[i]
+		if y := e.ModTime.Year(); y < 0 || y > 9999 {
+			noTime++
+			if y := again.TOC[i].ModTime.Year(); y != 10000 {
+				t.Errorf("%q: year %d", e.Name, y)
+			}
+			again.TOC[i].ModTime = e.ModTime
+		}
+	}
+	if noTime != 2 || !reflect.DeepEqual(z.TOC, again.TOC) {
+		t.Errorf("%d times without wire form; over the wire\n%+v\nbecame\n%+v", noTime, z.TOC, again.TOC)
+	}
+	r := tar.NewReader(&buf)
+	for _, e := range z.TOC {
+		hdr, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type != ztoc.TypeReg {
+			hdr.Size = 0
+		}
+		if e.Name != hdr.Name || e.Linkname != hdr.Linkname || e.Size != hdr.Size || e.Mode != hdr.Mode || int(e.UID) != hdr.Uid ||
+			e.Devmajor != hdr.Devmajor || e.Devminor != hdr.Devminor || !e.ModTime.Equal(hdr.ModTime) || len(e.PAX) != len(hdr.PAXRecords) {
+			t.Errorf("%+v is not %+v", e, hdr)
+		}
+	}
+	if len(z.TOC) != 18 {
+		t.Errorf("%d entries", len(z.TOC))
+	}
 }
