@@ -319,9 +319,18 @@ func (f *FS) Close() error {
 	f.closed = true
 	f.mu.Unlock()
 	close(f.done)
-	f.wg.Wait() // for what notifies the kernel, while it is answered
+	idle := make(chan struct{})
+	go func() {
+		f.wg.Wait()
+		close(idle)
+	}()
+	// What notifies the kernel is best done while requests are answered. It waits
+	// for a directory's lock, which a process may hold that waits for something else.
+	ended := within(unmountWait, idle)
 	err := f.unmount()
-	f.wg.Wait()
+	if !ended && !within(unmountWait, idle) {
+		err = errors.Join(err, fmt.Errorf("unmount %s: the kernel does not take a notification", f.dir))
+	}
 	for _, l := range f.table.Load().slots {
 		f.free(l)
 	}

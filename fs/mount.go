@@ -138,12 +138,20 @@ func (f *FS) unmount() error {
 // waitUnmounted waits for the server after somebody else has taken the mount away.
 // It ends when the last user of the file system has gone, which may be never.
 func (f *FS) waitUnmounted() error {
-	wait := time.NewTimer(unmountWait)
-	defer wait.Stop()
-	select {
-	case <-f.served:
-		return nil
-	case <-wait.C:
+	if !within(unmountWait, f.served) {
 		return fmt.Errorf("unmount %s: it is not mounted any more, but in use", f.dir)
+	}
+	return nil
+}
+
+// within waits at most d for done, and reports whether it is.
+func within(d time.Duration, done <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
 	}
 }

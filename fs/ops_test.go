@@ -232,6 +232,19 @@ func TestCloseInUse(t *testing.T) {
 	}
 }
 
+// TestCloseStuck closes the file system while the kernel does not take a notification.
+func TestCloseStuck(t *testing.T) {
+	f := mustMount(t)
+	mustAttach(t, f, "layer", mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1000)}))
+	f.wg.Add(1) // as Detach does meanwhile
+	err := f.Close()
+	f.wg.Done()
+	if err == nil || !strings.Contains(err.Error(), "notification") {
+		t.Errorf("close: %v", err)
+	}
+	must(t, os.Remove(f.dir)) // nothing is mounted any more
+}
+
 // TestNames attaches under names that are none, and changes a read-only mount.
 func TestNames(t *testing.T) {
 	f := mustMount(t)

@@ -177,11 +177,11 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 	}
 	data, err := s.spans.Layer(l.key, z.ZInfo, src)
 	if err != nil {
-		return "", local(openReason(err), fmt.Errorf("open spans of layer %s: %w", st.Layer, err))
+		return "", local(openReason(err), err)
 	}
 	path, err := s.mount.Attach(l.key, z.TOC, data)
 	if err != nil {
-		return "", local(openReason(err), fmt.Errorf("attach layer %s: %w", st.Layer, errors.Join(err, data.Close())))
+		return "", local(openReason(err), errors.Join(err, data.Close()))
 	}
 	l.path, l.src, l.data, l.implied = path, src, data, fs.Implied(z.TOC)
 	return path, nil
