@@ -61,9 +61,8 @@ func Build(ctx context.Context, r io.Reader, opts BuildOptions) (*ZTOC, error) {
 	return z, nil
 }
 
-// build indexes the layer that src delivers.
-func build(src *source, spanSize int64, c Compression) (*ZTOC, error) {
-	want := c
+// build indexes the layer that src delivers; want 0 means to detect its compression.
+func build(src *source, spanSize int64, want Compression) (*ZTOC, error) {
 	c, err := detect(src.buf, want)
 	if err != nil {
 		return nil, err
