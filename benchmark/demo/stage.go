@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -180,12 +179,10 @@ func wire(s registrytest.Stats) int64 {
 	return s.Manifest.Bytes + s.Referrers.Bytes + s.Blob.Bytes + s.Range.Bytes
 }
 
-// decompressor is the program that containerd unpacks gzip with, if it finds one.
+// decompressor says what containerd unpacks gzip with.
 func decompressor() string {
-	for _, name := range []string{"igzip", "unpigz"} {
-		if _, err := exec.LookPath(name); err == nil {
-			return "containerd unpacks with " + name
-		}
+	if name := node.Decompressor(); name != "" {
+		return "containerd unpacks with " + name
 	}
 	return "containerd unpacks by itself, neither igzip nor unpigz being installed"
 }

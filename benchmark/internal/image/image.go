@@ -114,6 +114,28 @@ func (b *Builder) Encoded(archive []byte, encode func([]byte) ([]byte, error)) e
 	})
 }
 
+// Compressed adds the layer of a gzip file as it is, streaming it.
+func (b *Builder) Compressed(path string) error {
+	return b.blob(func(out io.Writer) (digest.Digest, string, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", "", err
+		}
+		defer f.Close()
+		z, err := gzip.NewReader(io.TeeReader(f, out))
+		if err != nil {
+			return "", "", fmt.Errorf("layer %s: %w", path, err)
+		}
+		diffID := sha256.New()
+		n, err := io.Copy(diffID, z)
+		b.tarSize += n
+		if err != nil {
+			err = fmt.Errorf("layer %s: %w", path, err)
+		}
+		return digest.NewDigest(digest.SHA256, diffID), ocispec.MediaTypeImageLayerGzip, err
+	})
+}
+
 // blob adds the layer that write writes to its blob; write returns the diffID and the media type.
 func (b *Builder) blob(write func(io.Writer) (digest.Digest, string, error)) (err error) {
 	f, err := os.CreateTemp(b.dir, "layer-")

@@ -116,3 +116,31 @@ func TestTortureIsDeterministic(t *testing.T) {
 		unpack(t, one, n)
 	}
 }
+
+// TestCompressed holds that a layer file becomes a layer as it is, and that one that is cut off does not.
+func TestCompressed(t *testing.T) {
+	dir := t.TempDir()
+	b := must[*Builder](t)(New(filepath.Join(dir, "a")))
+	if err := b.Layer(Gzip, func(w *tar.Writer) error { return AddFile(w, "f", 0o644, []byte("content")) }); err != nil {
+		t.Fatal(err)
+	}
+	a := must[*Image](t)(b.Image(ocispec.ImageConfig{}))
+	layer := must[[]byte](t)(a.Bytes(a.Layers[0]))
+	whole, cut := filepath.Join(dir, "whole.gz"), filepath.Join(dir, "cut.gz")
+	for path, p := range map[string][]byte{whole: layer, cut: layer[:len(layer)-9]} {
+		if err := os.WriteFile(path, p, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b = must[*Builder](t)(New(filepath.Join(dir, "b")))
+	if err := b.Compressed(cut); err == nil {
+		t.Error("a layer that is cut off was added")
+	}
+	b = must[*Builder](t)(New(filepath.Join(dir, "c")))
+	if err := b.Compressed(whole); err != nil {
+		t.Fatal(err)
+	}
+	if c := must[*Image](t)(b.Image(ocispec.ImageConfig{})); c.Manifest.Digest != a.Manifest.Digest || c.TarSize != a.TarSize {
+		t.Errorf("image %v of %d bytes, want %v of %d", c.Manifest, c.TarSize, a.Manifest, a.TarSize)
+	}
+}

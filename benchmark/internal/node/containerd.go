@@ -54,6 +54,16 @@ func FindContainerd(dir string) (Containerd, error) {
 	return c, nil
 }
 
+// Decompressor is the program that containerd unpacks gzip with, the first of these that is on PATH, or "" for its own code.
+func Decompressor() string {
+	for _, name := range []string{"igzip", "unpigz"} {
+		if _, err := exec.LookPath(name); err == nil {
+			return name
+		}
+	}
+	return ""
+}
+
 // Transfer reports whether this containerd has the transfer service (2.0 and later), through which its ctr pulls lazily.
 func (c Containerd) Transfer() bool {
 	return !strings.HasPrefix(strings.TrimPrefix(c.Version, "v"), "1.")
