@@ -214,7 +214,7 @@ func compareTree(t testing.TB, mounts []mount.Mount, want []string) error {
 func TestImage(t *testing.T) {
 	needFUSE(t)
 	t.Run("v1", func(t *testing.T) { testRealImage(t, index.V1, -1) })
-	t.Run("v2, small layers without zTOC", func(t *testing.T) { testRealImage(t, index.V2, 1) })
+	t.Run("v2 small layers", func(t *testing.T) { testRealImage(t, index.V2, 1) })
 }
 
 func testRealImage(t *testing.T, version index.Version, minSize int64) {

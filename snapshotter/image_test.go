@@ -175,7 +175,7 @@ func testContext(t testing.TB) context.Context {
 func newFixture(t testing.TB, m *memory, opts Options) *fixture {
 	t.Helper()
 	needRoot(t)
-	opts.Root = t.TempDir()
+	opts.Root = quickDir(t)
 	opts.Log = testLog(t)
 	f := &fixture{t: t}
 	var mu sync.Mutex

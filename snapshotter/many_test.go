@@ -16,8 +16,8 @@ import (
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
-// quickDir returns a directory for tests of many small files: in memory, where
-// there is a file system for that.
+// quickDir returns a directory in memory, where there is a file system for that:
+// every step of a Prepare is synced, which takes most of a test's time on a disk.
 func quickDir(t testing.TB) string {
 	t.Helper()
 	const shm = "/dev/shm"

@@ -20,6 +20,7 @@ const suiteName = "overlayfs"
 // TestSuite is containerd's conformance suite, over a real FUSE mount.
 func TestSuite(t *testing.T) {
 	needFUSE(t)
+	t.Setenv("TMPDIR", quickDir(t))
 	client := must(registry.NewClient(registry.Options{}))(t)
 	testsuite.SnapshotterSuite(t, suiteName, func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		s, err := New(ctx, Options{Root: root, Registry: client, Log: testLog(t)})
