@@ -174,6 +174,9 @@ func TestDecisions(t *testing.T) {
 			if got := fmt.Sprintln(f.last.Err); !strings.Contains(got, c.err) {
 				t.Errorf("error %q, want %q", got, c.err)
 			}
+			if l := labels[snapshotters.TargetLayerDigestLabel]; f.last.Layer.String() != l && l != "sha256:zz" {
+				t.Errorf("the decision is about layer %q, want %q", f.last.Layer, l)
+			}
 			checkOutcome(t, f, i, mounts != nil, err)
 		})
 	}

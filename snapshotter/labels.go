@@ -50,16 +50,13 @@ func parseLabels(labels map[string]string) (LayerRef, error) {
 		return r, errNotLayer
 	}
 	r.Image = labels[snapshotters.TargetRefLabel]
-	if r.Image == "" {
-		return r, fmt.Errorf("label %s: missing", snapshotters.TargetRefLabel)
-	}
 	for _, f := range []struct {
 		key      string
 		required string // why; "" means optional
 		dst      *digest.Digest
 	}{
+		{snapshotters.TargetLayerDigestLabel, "missing", &r.Layer}, // first: errors of the others are reported with it
 		{snapshotters.TargetManifestDigestLabel, "missing", &r.Manifest},
-		{snapshotters.TargetLayerDigestLabel, "missing", &r.Layer},
 		{labelIndexDigest, "", &r.Index},
 		{snapshots.LabelSnapshotDiffID, "", &r.DiffID},
 	} {
@@ -75,6 +72,9 @@ func parseLabels(labels map[string]string) (LayerRef, error) {
 			return r, fmt.Errorf("label %s: %w", f.key, err)
 		}
 		*f.dst = d
+	}
+	if r.Image == "" {
+		return r, fmt.Errorf("label %s: missing", snapshotters.TargetRefLabel)
 	}
 	if v := labels[labelSize]; v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
