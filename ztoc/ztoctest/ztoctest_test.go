@@ -47,7 +47,7 @@ func TestTar(t *testing.T) {
 }
 
 func TestEncoders(t *testing.T) {
-	archive := mustTar(t, ztoctest.Files(1, 20), ztoctest.TarOptions{})
+	archive := mustTar(t, append(ztoctest.Files(1, 0)[:17], ztoctest.Big(1, "big", 300000)), ztoctest.TarOptions{})
 	for _, e := range ztoctest.Encoders() {
 		t.Run(e.Name, func(t *testing.T) {
 			if !e.Available() {
