@@ -26,6 +26,13 @@ func (e *env) convertLayout(ctx context.Context, src, dest, format string, sel s
 	}
 	defer in.Close()
 	dest = filepath.Clean(dest)
+	check := store.CheckFile // before the work of minutes
+	if format == formatDir {
+		check = store.CheckDir
+	}
+	if err := check(dest); err != nil {
+		return err
+	}
 	st, err := store.NewStage(ctx, in, stageBase(dest))
 	if err != nil {
 		return err

@@ -9,10 +9,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v3"
 
+	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -43,7 +46,10 @@ func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	layer, total, err := e.openInput(name)
+	if err := store.CheckFile(out); err != nil {
+		return err
+	}
+	layer, total, err := e.openInput(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -62,7 +68,7 @@ func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", name, err)
 	}
-	err = writeFile(out, 0o644, func(w io.Writer) error {
+	err = store.WriteFile(out, 0o644, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})
@@ -81,14 +87,20 @@ func (c counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// openInput opens a file, or standard input for -, and tells its size, 0 if unknown.
-func (e *env) openInput(name string) (io.ReadCloser, int64, error) {
+// openInput opens a file, or standard input for -, and tells its size, 0 if
+// unknown. A read that waits for a pipe or a terminal ends with ctx.
+func (e *env) openInput(ctx context.Context, name string) (io.ReadCloser, int64, error) {
+	var f *os.File
 	if name == "-" {
-		return io.NopCloser(e.in), 0, nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, 0, fmt.Errorf("open layer: %w", err)
+		var ok bool
+		if f, ok = reopened(e.in); !ok {
+			return io.NopCloser(e.in), 0, nil
+		}
+	} else {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, 0, fmt.Errorf("open layer: %w", err)
+		}
 	}
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {
@@ -98,31 +110,21 @@ func (e *env) openInput(name string) (io.ReadCloser, int64, error) {
 		f.Close()
 		return nil, 0, fmt.Errorf("open layer %s: %w", name, err)
 	}
+	context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) }) //nolint:errcheck // a file does not wait
 	return f, info.Size(), nil
 }
 
-// writeFile writes a file with the mode perm that gets its name only when it is
-// complete.
-func writeFile(name string, perm os.FileMode, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".soci-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+// reopened opens anew the pipe or terminal that r is: Go waits for what it opened
+// itself in a way that can be ended. Anything else has a position and is left as it is.
+func reopened(r io.Reader) (*os.File, bool) {
+	in, ok := r.(*os.File)
+	if !ok {
+		return nil, false
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", name, err)
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
+	info, err := in.Stat()
+	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeCharDevice) == 0 {
+		return nil, false
 	}
-	if err := f.Chmod(perm); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", in.Fd()), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	return f, err == nil // it may be the terminal of another user
 }

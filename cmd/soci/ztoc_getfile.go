@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
+	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -55,7 +56,7 @@ func ztocGetFile(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	defer layer.Close()
 	if out := cmd.String("output"); out != "" {
-		return writeFile(out, os.FileMode(entry.Mode)&os.ModePerm, func(w io.Writer) error {
+		return store.WriteFile(out, os.FileMode(entry.Mode)&os.ModePerm, func(w io.Writer) error {
 			return extract(ctx, w, layer, z.ZInfo, entry)
 		})
 	}

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,45 +12,109 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/content/oci"
-	"oras.land/oras-go/v2/errdef"
 )
 
 // ingestDir is where blobs of a layout are written, the directory of oras.
 const ingestDir = "ingest"
 
+// lockPause is how long Layout waits before it asks again for the lock of its index.json.
+const lockPause = 5 * time.Millisecond
+
 // Layout is a content store in the form of an OCI image layout directory, the
 // one that --content-store soci keeps at <root>/content. It is safe for
-// concurrent use.
+// concurrent use, by several processes as well.
 type Layout struct {
 	dir string
-	st  *oci.Store
+	src *Source // reads it
 }
 
 // OpenLayout opens the OCI layout in dir and makes it if it is not there.
 func OpenLayout(ctx context.Context, dir string) (*Layout, error) {
-	st, err := oci.NewWithContext(ctx, dir)
-	if err != nil {
+	l := &Layout{dir: dir, src: &Source{path: dir}}
+	if err := l.make(ctx); err != nil {
 		return nil, fmt.Errorf("open content store %s: %w", dir, err)
 	}
-	st.AutoGC = false // zTOCs may belong to several indexes
-	return &Layout{dir: dir, st: st}, nil
+	return l, nil
 }
+
+// make makes what a layout has beside blobs.
+func (l *Layout) make(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Join(l.dir, ocispec.ImageBlobsDir, digest.SHA256.String()), 0o755); err != nil {
+		return err
+	}
+	name := filepath.Join(l.dir, ocispec.ImageLayoutFile)
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	if err := l.update(ctx, func(*ocispec.Index) {}); err != nil {
+		return err
+	}
+	return writeJSON(name, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
+}
+
+// update changes the index.json of l. It holds the lock of l meanwhile, so that no
+// other process changes it, too, and those who read it see it whole.
+func (l *Layout) update(ctx context.Context, change func(*ocispec.Index)) error {
+	dir, err := os.Open(l.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // unlocks it
+	for {
+		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("lock: %w", err)
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-ctx.Done():
+			return fmt.Errorf("lock: %w", ctx.Err())
+		}
+	}
+	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{}}
+	name := filepath.Join(l.dir, ocispec.ImageIndexFile)
+	p, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(p, &idx); err != nil {
+			return fmt.Errorf("decode %s: %w", ocispec.ImageIndexFile, err)
+		}
+	}
+	change(&idx)
+	return writeJSON(name, idx)
+}
+
+// writeJSON writes v to the file name.
+func writeJSON(name string, v any) error {
+	p, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return WriteFile(name, 0o644, func(w io.Writer) error {
+		_, err := w.Write(p)
+		return err
+	})
+}
+
+func (l *Layout) openBlob(desc ocispec.Descriptor) (*file, error) { return l.src.openBlob(desc) }
 
 // Fetch opens the blob of desc; a size of 0 stands for unknown.
 func (l *Layout) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if err := checkDigest(desc.Digest); err != nil {
-		return nil, fmt.Errorf("fetch: %w", err)
-	}
-	r, err := l.st.Fetch(ctx, desc)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s from %s: %w", desc.Digest, l.dir, native(err))
-	}
-	return blobReader{during(ctx, r), r}, nil
+	return l.src.Fetch(ctx, desc)
 }
 
 // Push writes the blob of desc unless it is there. A manifest is entered into
@@ -65,7 +130,7 @@ func (l *Layout) push(ctx context.Context, desc ocispec.Descriptor, r io.Reader)
 	if err := checkDigest(desc.Digest); err != nil {
 		return err
 	}
-	name := filepath.Join(l.dir, ocispec.ImageBlobsDir, desc.Digest.Algorithm().String(), desc.Digest.Encoded())
+	name := l.blob(desc.Digest)
 	if info, err := os.Stat(name); err != nil || info.Size() != desc.Size {
 		if err := l.ingest(name, desc, during(ctx, r)); err != nil {
 			return err
@@ -75,7 +140,11 @@ func (l *Layout) push(ctx context.Context, desc ocispec.Descriptor, r io.Reader)
 		return nil
 	}
 	plain := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-	return l.st.Tag(ctx, plain, desc.Digest.String())
+	return l.update(ctx, func(idx *ocispec.Index) {
+		if !slices.ContainsFunc(idx.Manifests, of(desc.Digest)) {
+			idx.Manifests = append(idx.Manifests, plain)
+		}
+	})
 }
 
 // ingest writes a blob that is verified before it gets its name.
@@ -119,14 +188,24 @@ func (l *Layout) Delete(ctx context.Context, dgst digest.Digest) error {
 	if err := checkDigest(dgst); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
-	desc, err := l.st.Resolve(ctx, dgst.String())
+	err := l.update(ctx, func(idx *ocispec.Index) { idx.Manifests = slices.DeleteFunc(idx.Manifests, of(dgst)) })
 	if err == nil {
-		err = l.st.Delete(ctx, desc)
+		err = os.Remove(l.blob(dgst))
 	}
 	if err != nil {
 		return fmt.Errorf("delete %s from %s: %w", dgst, l.dir, native(err))
 	}
 	return nil
+}
+
+// of returns the test for descriptors of dgst.
+func of(dgst digest.Digest) func(ocispec.Descriptor) bool {
+	return func(d ocispec.Descriptor) bool { return d.Digest == dgst }
+}
+
+// blob is the file of a blob.
+func (l *Layout) blob(dgst digest.Digest) string {
+	return filepath.Join(l.dir, ocispec.ImageBlobsDir, dgst.Algorithm().String(), dgst.Encoded())
 }
 
 // Blobs walks the digests and sizes of all blobs.
@@ -170,12 +249,10 @@ func describe(e fs.DirEntry) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{Digest: dgst, Size: info.Size()}, nil
 }
 
-// native turns the errors of oras into those of containerd.
+// native turns an error about a missing file into that of containerd.
 func native(err error) error {
-	switch {
-	case errors.Is(err, errdef.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return errdefs.ErrNotFound
-	default:
-		return err
 	}
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -116,7 +117,8 @@ func (s *Source) open(name string) (*file, error) {
 		}
 		return &file{m, io.NopCloser(nil), m.Size()}, nil
 	}
-	f, err := os.Open(filepath.Join(s.path, filepath.FromSlash(name)))
+	// A pipe in place of a file must not make the open wait.
+	f, err := os.OpenFile(filepath.Join(s.path, filepath.FromSlash(name)), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,10 +25,9 @@ import (
 // keeps what is pushed in a directory of its own, until one of its Write
 // methods puts an image and all it needs in place. It is safe for concurrent use.
 type Stage struct {
-	src   *Source
-	added *Source // reads what Layout writes
-	st    *Layout
-	dir   string
+	src *Source
+	st  *Layout
+	dir string
 }
 
 // NewStage makes a stage over src in a new directory under base.
@@ -43,7 +41,7 @@ func NewStage(ctx context.Context, src *Source, base string) (*Stage, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	return &Stage{src: src, added: &Source{path: dir}, st: st, dir: dir}, nil
+	return &Stage{src: src, st: st, dir: dir}, nil
 }
 
 // Close removes the staging directory.
@@ -55,7 +53,7 @@ func (s *Stage) Close() error {
 }
 
 func (s *Stage) openBlob(desc ocispec.Descriptor) (*file, error) {
-	f, err := s.added.openBlob(desc)
+	f, err := s.st.openBlob(desc)
 	if errdefs.IsNotFound(err) {
 		return s.src.openBlob(desc)
 	}
@@ -130,44 +128,25 @@ func (s *Stage) foreign(desc ocispec.Descriptor) bool {
 }
 
 // WriteArchive writes the image root and all it refers to as an OCI archive to
-// dest, which it replaces once the archive is complete.
-func (s *Stage) WriteArchive(ctx context.Context, root ocispec.Descriptor, dest string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(dest), ".soci-archive-*")
-	if err != nil {
-		return fmt.Errorf("write archive %s: %w", dest, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write archive %s: %w", dest, err)
-		}
-	}()
-	err = archive.Export(ctx, provider{s}, f, archive.WithManifest(root), archive.WithSkipDockerManifest(),
-		archive.WithBlobFilter(func(d ocispec.Descriptor) bool { return !s.foreign(d) }))
-	if err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), dest)
+// dest, see [WriteFile].
+func (s *Stage) WriteArchive(ctx context.Context, root ocispec.Descriptor, dest string) error {
+	return WriteFile(dest, 0o644, func(w io.Writer) error {
+		return archive.Export(ctx, provider{s}, w, archive.WithManifest(root), archive.WithSkipDockerManifest(),
+			archive.WithBlobFilter(func(d ocispec.Descriptor) bool { return !s.foreign(d) }))
+	})
 }
 
 // WriteDir writes the image root and all it refers to as an OCI layout to the
 // directory dest, which it replaces once the layout is complete.
 func (s *Stage) WriteDir(ctx context.Context, root ocispec.Descriptor, dest string) (err error) {
+	if err := CheckDir(dest); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write OCI layout %s: %w", dest, err)
 		}
 	}()
-	if err := replaceable(dest); err != nil {
-		return err
-	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dest), ".soci-layout-*")
 	if err != nil {
 		return err
@@ -203,15 +182,12 @@ func (s *Stage) copyTo(out *Layout) images.HandlerFunc {
 
 // seal makes a finished layout of l: root is the one image of its index.json.
 func (l *Layout) seal(root ocispec.Descriptor) error {
-	p, err := json.Marshal(ocispec.Index{
+	err := writeJSON(filepath.Join(l.dir, ocispec.ImageIndexFile), ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{root},
 	})
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(l.dir, ocispec.ImageIndexFile), p, 0o644); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(filepath.Join(l.dir, ingestDir)); err != nil {
@@ -220,19 +196,20 @@ func (l *Layout) seal(root ocispec.Descriptor) error {
 	return os.Chmod(l.dir, 0o755)
 }
 
-// replaceable refuses to replace anything but an OCI layout or an empty directory.
-func replaceable(dest string) error {
+// CheckDir says whether WriteDir may write to dest: it refuses to replace anything
+// but an OCI layout or an empty directory.
+func CheckDir(dest string) error {
 	entries, err := os.ReadDir(dest)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(entries) == 0:
 		return nil
+	case err == nil:
+		if _, err = os.Stat(filepath.Join(dest, ocispec.ImageLayoutFile)); err == nil {
+			return nil
+		}
+		err = errors.New("it exists and is not an OCI layout")
 	}
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(dest, ocispec.ImageLayoutFile)); err != nil {
-		return errors.New("it exists and is not an OCI layout")
-	}
-	return nil
+	return fmt.Errorf("write OCI layout %s: %w", dest, err)
 }
 
 // swap gives the directory tmp the name dest and removes what had it.

@@ -29,10 +29,13 @@
 //   - An ingest that fails is aborted, also when its context was cancelled:
 //     nothing half-written stays behind. Its reference is made of the digest,
 //     so what a killed process left is taken up by the next one.
-//   - A layout's index.json is left to oras, its blobs are not: an oras push that
-//     fails leaves its temporary file behind.
+//   - A layout is written by ourselves, not by oras: an oras push that fails leaves
+//     its temporary file behind, and two processes lose each other's entries of index.json or read
+//     it half-written. It is changed under a lock of the directory and replaced as a whole.
 //   - An archive is not unpacked: the offsets of its members are noted and
 //     blobs are read where they are.
+//   - An output that is a device or a pipe is written to, not replaced: as root, a
+//     rename would make a file of /dev/null.
 //   - The result of a conversion is complete before it gets its name. What was
 //     there under that name is removed last, and only if it is an OCI layout.
 package store
