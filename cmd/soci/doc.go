@@ -55,6 +55,9 @@
 //     several entries of a name, as tar does. The file has the permissions of the entry.
 //   - Progress bars go to standard error, and only if that is a terminal:
 //     nerdctl reads both outputs line by line.
+//   - --debug prints to standard error: standard output is for what was pushed.
+//   - A line that cannot be written to standard output is an error in the end.
+//   - ztoc list --image-ref leaves out indexes that containerd has collected since.
 //   - An interrupt ends the command by its context: ingests are aborted, temporary files
 //     removed. A second interrupt kills.
 package main

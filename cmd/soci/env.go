@@ -56,7 +56,8 @@ type env struct {
 	debug     bool
 	timeout   time.Duration // of the command; 0 means none
 	in        io.Reader
-	out, err  io.Writer
+	out       *output
+	err       io.Writer
 
 	client *containerd.Client
 }
@@ -69,7 +70,7 @@ func newEnv(cmd *cli.Command) (*env, error) {
 		debug:     cmd.Bool("debug"),
 		timeout:   cmd.Duration("timeout"),
 		in:        cmd.Root().Reader,
-		out:       cmd.Root().Writer,
+		out:       &output{w: cmd.Root().Writer},
 		err:       cmd.Root().ErrWriter,
 	}
 	if !e.debug {
@@ -88,17 +89,34 @@ func newEnv(cmd *cli.Command) (*env, error) {
 	return e, nil
 }
 
+// output is standard output. It notes the first error: of a command whose lines
+// got lost nobody should believe that all is well.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
 // inNamespace returns ctx with the namespace of the containerd calls.
 func (e *env) inNamespace(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, e.namespace)
 }
 
-// close ends the connection to containerd.
+// close ends the connection to containerd and returns the first error of standard output.
 func (e *env) close() error {
-	if e.client == nil {
-		return nil
+	if e.client != nil {
+		if err := e.client.Close(); err != nil {
+			return err
+		}
 	}
-	return e.client.Close()
+	return e.out.err
 }
 
 // containerd connects to containerd.

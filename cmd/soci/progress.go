@@ -35,7 +35,7 @@ func (e *env) progress(ctx context.Context) *progress {
 	if isTerminal(e.err) {
 		p.pool = mpb.NewWithContext(ctx, mpb.WithOutput(e.err), mpb.WithWidth(60))
 		p.bars = make(map[string]*mpb.Bar)
-		p.held = isTerminal(e.out)
+		p.held = isTerminal(e.out.w)
 	}
 	return p
 }
@@ -91,7 +91,7 @@ func (p *progress) done() {
 	p.held = false
 	p.mu.Unlock()
 	p.pool.Wait()
-	p.lines.WriteTo(p.out) //nolint:errcheck // as fmt.Println does
+	p.lines.WriteTo(p.out) //nolint:errcheck // out notes it
 }
 
 // shortDigest is a digest as people quote it.

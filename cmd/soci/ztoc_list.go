@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
@@ -85,6 +86,9 @@ func (e *env) ztocsOf(ctx context.Context, ref string) (map[digest.Digest]bool, 
 			continue
 		}
 		x, err := readIndex(ctx, st, a.Digest)
+		if errdefs.IsNotFound(err) {
+			continue // collected since another index of the image was made
+		}
 		if err != nil {
 			return nil, err
 		}
