@@ -53,9 +53,9 @@ func TestContainerdGolden(t *testing.T) {
 
 // node is the containerd of a story.
 type node struct {
-	ctx     context.Context // of the story, with its namespace
-	client  *containerd.Client
-	uploads chan struct{} // gets one when the registry sees the first upload
+	ctx    context.Context // of the story, with its namespace
+	client *containerd.Client
+	stuck  chan struct{} // gets one when a request is made that is not answered
 }
 
 const nodeKey = "node"
@@ -81,7 +81,7 @@ func nodeSetup(address, gold string) func(env *testscript.Env) error {
 			cancel()
 			c.Close()
 		})
-		env.Values[nodeKey] = &node{ctx: ctx, client: c, uploads: make(chan struct{}, 1)}
+		env.Values[nodeKey] = &node{ctx: ctx, client: c, stuck: make(chan struct{}, 1)}
 		return nil
 	}
 }
@@ -147,7 +147,7 @@ func nodeCommands() map[string]func(ts *testscript.TestScript, neg bool, args []
 		"registry":    startRegistry,
 		"pushimage":   pushImage,
 		"referrer":    referrer,
-		"awaitupload": awaitUpload,
+		"awaitstuck":  awaitStuck,
 		"imagelabel":  imageLabel,
 	}
 	for name, f := range commands {
@@ -246,26 +246,36 @@ func imageLabel(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // registry KIND starts a registry and puts its address into REGISTRY: referrers
-// (API, basic auth as alice:secret), slow (the first upload is never answered)
-// or docker (Debian's, without that API).
+// (API, basic auth as alice:secret), noupload or nodownload (what we send, or
+// anybody reads, is never answered), or docker (Debian's, without that API).
 func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	n := nodeOf(ts)
+	stuck := func(is func(*registrytest.Request) bool) registrytest.Options {
+		return registrytest.Options{Hook: func(_ http.ResponseWriter, r *registrytest.Request) bool {
+			if !is(r) {
+				return false
+			}
+			select {
+			case n.stuck <- struct{}{}:
+			default:
+			}
+			<-r.Context().Done()
+			return true
+		}}
+	}
+	opts := registrytest.Options{Auth: registrytest.AuthBasic, Username: "alice", Password: "secret"}
 	switch args[0] {
-	case "referrers", "slow":
-		opts := registrytest.Options{Auth: registrytest.AuthBasic, Username: "alice", Password: "secret"}
-		if args[0] == "slow" {
-			opts = registrytest.Options{Hook: func(_ http.ResponseWriter, r *registrytest.Request) bool {
-				if r.Kind != registrytest.KindUpload || !strings.HasPrefix(r.Header.Get("User-Agent"), "soci/") {
-					return false
-				}
-				select {
-				case n.uploads <- struct{}{}:
-				default:
-				}
-				<-r.Context().Done()
-				return true
-			}}
-		}
+	case "noupload":
+		opts = stuck(func(r *registrytest.Request) bool {
+			return r.Kind == registrytest.KindUpload && strings.HasPrefix(r.Header.Get("User-Agent"), "soci/")
+		})
+	case "nodownload":
+		opts = stuck(func(r *registrytest.Request) bool {
+			return (r.Kind == registrytest.KindBlob || r.Kind == registrytest.KindRange) && r.Method == http.MethodGet
+		})
+	}
+	switch args[0] {
+	case "referrers", "noupload", "nodownload":
 		s := registrytest.New(opts)
 		ts.Defer(s.Close)
 		ts.Setenv("REGISTRY", s.Host())
@@ -356,11 +366,11 @@ func referrer(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// awaitupload waits for the first upload to the slow registry.
-func awaitUpload(ts *testscript.TestScript, _ bool, _ []string) {
+// awaitstuck waits for the first request that is not answered.
+func awaitStuck(ts *testscript.TestScript, _ bool, _ []string) {
 	select {
-	case <-nodeOf(ts).uploads:
+	case <-nodeOf(ts).stuck:
 	case <-time.After(startTimeout):
-		ts.Fatalf("no upload came")
+		ts.Fatalf("no request came")
 	}
 }

@@ -84,6 +84,12 @@ func rpull(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	// The client would make a lease too, but leave it behind when it is interrupted.
+	ctx, release, err := e.lease(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	snapshotter := cmd.String("snapshotter")
 	img, err := c.Pull(ctx, ref,
 		containerd.WithPlatformMatcher(match),
