@@ -30,8 +30,8 @@ func Unmarshal(p []byte) (z *ZTOC, err error) {
 		// The generated accessors follow offsets without checking them.
 		switch r := recover().(type) {
 		case nil:
-		case runtime.Error:
-			z, err = nil, fmt.Errorf("unmarshal zTOC: %w", badf("zTOC", "offset out of bounds: %w", r))
+		case runtime.Error: // its text speaks of our code, not of p
+			z, err = nil, fmt.Errorf("unmarshal zTOC: %w", badf("zTOC", "an offset in it leads out of it"))
 		default:
 			panic(r)
 		}
