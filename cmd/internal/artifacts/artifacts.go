@@ -31,7 +31,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -105,6 +108,9 @@ func (db DB) open(do func(*bolt.DB) error) (err error) {
 	if timeout == 0 {
 		timeout = DefaultTimeout
 	}
+	if err := db.create(); err != nil {
+		return fmt.Errorf("create %s: %w", db.Path, err)
+	}
 	b, err := bolt.Open(db.Path, 0o600, &bolt.Options{Timeout: timeout})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("open %s: %w (waited %s)", db.Path, ErrBusy, timeout)
@@ -118,6 +124,33 @@ func (db DB) open(do func(*bolt.DB) error) (err error) {
 		}
 	}()
 	return do(b)
+}
+
+// create makes the file if it is missing, whole or not at all: bbolt would leave a
+// piece of it on a disk that is full, and refuse that ever after.
+func (db DB) create() (err error) {
+	if _, err := os.Stat(db.Path); !errors.Is(err, os.ErrNotExist) {
+		return nil // there, or opening it says what is wrong
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(db.Path), ".artifacts-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := filepath.Join(dir, "db")
+	b, err := bolt.Open(file, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	if err := b.Close(); err != nil {
+		return err
+	}
+	// Not a rename: another process may have been faster.
+	err = os.Link(file, db.Path)
+	if errors.Is(err, os.ErrExist) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOTSUP) {
+		return nil // no hard links here: bbolt makes the file in its place
+	}
+	return err
 }
 
 // update changes the file in one transaction.

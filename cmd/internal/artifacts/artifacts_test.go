@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/cmd/internal/artifacts"
 	"github.com/seekoci/seekoci/index"
@@ -43,6 +45,27 @@ func must(t *testing.T, err error) {
 
 func newDB(t *testing.T) artifacts.DB {
 	return artifacts.DB{Path: filepath.Join(t.TempDir(), "artifacts.db"), Timeout: 100 * time.Millisecond}
+}
+
+// TestFullDisk holds that a disk without room for a new file keeps no piece of one.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: mounts a small tmpfs")
+	}
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8k"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
+	db := artifacts.DB{Path: filepath.Join(dir, "artifacts.db")}
+	if err := db.Add(ztocEntry(dgstA, 0)); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), db.Path) {
+		t.Errorf("error %v", err)
+	}
+	left, err := os.ReadDir(dir)
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m"))
+	must(t, db.Add(ztocEntry(dgstA, 0)))
 }
 
 func ztocEntry(dgst digest.Digest, age time.Duration) artifacts.Entry {
