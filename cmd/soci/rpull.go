@@ -91,12 +91,18 @@ func rpull(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	defer release()
 	snapshotter := cmd.String("snapshotter")
+	p := e.progress(ctx)
+	var w watcher
+	stop := w.watch(ctx, c.ContentStore(), p)
 	img, err := c.Pull(ctx, ref,
+		containerd.WithImageHandler(w.handler()),
 		containerd.WithPlatformMatcher(match),
 		containerd.WithResolver(resolver),
 		containerd.WithPullUnpack,
 		containerd.WithPullSnapshotter(snapshotter),
 		containerd.WithImageHandlerWrapper(layerLabels(ref, want)))
+	stop()
+	p.done()
 	if err != nil {
 		return fmt.Errorf("pull %s with snapshotter %s: %w", ref, snapshotter, err)
 	}
