@@ -47,11 +47,7 @@ func create(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	all, err := index.Manifests(ctx, st, img.Target)
-	if err != nil {
-		return fmt.Errorf("read image %s: %w", ref, err)
-	}
-	manifests, err := sel.orHost().of(ref, all)
+	manifests, err := sel.orHost().manifests(ctx, st, ref, img.Target)
 	if err != nil {
 		return err
 	}

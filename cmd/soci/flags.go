@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,6 +184,16 @@ func (s selection) orHost() selection {
 		s.list = []ocispec.Platform{platforms.DefaultSpec()}
 	}
 	return s
+}
+
+// manifests reads which manifests the image ref, target in the store, has and
+// returns those of the selected platforms.
+func (s selection) manifests(ctx context.Context, from index.Fetcher, ref string, target ocispec.Descriptor) ([]index.PlatformManifest, error) {
+	all, err := index.Manifests(ctx, from, target)
+	if err != nil {
+		return nil, fmt.Errorf("read image %s: %w", ref, err)
+	}
+	return s.of(ref, all)
 }
 
 // of returns the manifests that s means of those of image name.

@@ -66,11 +66,7 @@ func push(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	all, err := index.Manifests(ctx, images, img.Target)
-	if err != nil {
-		return fmt.Errorf("read image %s: %w", ref, err)
-	}
-	manifests, err := sel.orHost().of(ref, all)
+	manifests, err := sel.orHost().manifests(ctx, images, ref, img.Target)
 	if err != nil {
 		return err
 	}
