@@ -116,10 +116,7 @@ func (s *stage) index(ctx context.Context) error {
 func (s *stage) full(ctx context.Context) (l leg, err error) {
 	s.say("\nA fresh machine pulls all of it with overlayfs (%s):", decompressor())
 	err = s.node(ctx, "f", func(n *node.Node) error {
-		return s.measure(ctx, n, &l, node.Overlayfs, func() error {
-			_, err := n.Ctr(ctx, "image", "pull", "--plain-http", s.ref)
-			return err
-		})
+		return s.measure(ctx, n, &l, node.Overlayfs)
 	})
 	l.layers = s.image.CompressedSize()
 	return l, err
@@ -129,10 +126,7 @@ func (s *stage) full(ctx context.Context) (l leg, err error) {
 func (s *stage) lazy(ctx context.Context) (l leg, err error) {
 	s.say("\nAnother fresh machine pulls it lazily:")
 	err = s.node(ctx, "l", func(n *node.Node) error {
-		if err := s.measure(ctx, n, &l, node.Soci, func() error {
-			_, err := n.Soci(ctx, "image", "rpull", "--plain-http", s.ref)
-			return err
-		}); err != nil {
+		if err := s.measure(ctx, n, &l, node.Soci); err != nil {
 			return err
 		}
 		m, err := n.Metrics(ctx)
@@ -149,13 +143,13 @@ func (s *stage) lazy(ctx context.Context) (l leg, err error) {
 }
 
 // measure pulls and runs both containers, with cold caches.
-func (s *stage) measure(ctx context.Context, n *node.Node, l *leg, snapshotter string, pull func() error) (err error) {
+func (s *stage) measure(ctx context.Context, n *node.Node, l *leg, snapshotter string) (err error) {
 	if err := node.DropCaches(); err != nil {
 		return err
 	}
 	before := wire(s.registry.Stats())
 	start := time.Now()
-	if err := pull(); err != nil {
+	if err := n.Pull(ctx, s.ref, snapshotter); err != nil {
 		return err
 	}
 	l.pull = time.Since(start)

@@ -121,17 +121,11 @@ func (b *bench) makeIndex(ctx context.Context, round int) error {
 }
 
 func (b *bench) full(ctx context.Context, n *node.Node, l *leg) error {
-	return b.start(ctx, n, l, node.Overlayfs, func() error {
-		_, err := n.Ctr(ctx, "image", "pull", "--plain-http", b.ref)
-		return err
-	})
+	return b.start(ctx, n, l, node.Overlayfs)
 }
 
 func (b *bench) lazy(ctx context.Context, n *node.Node, l *leg) error {
-	if err := b.start(ctx, n, l, node.Soci, func() error {
-		_, err := n.Soci(ctx, "image", "rpull", "--plain-http", b.ref)
-		return err
-	}); err != nil {
+	if err := b.start(ctx, n, l, node.Soci); err != nil {
 		return err
 	}
 	m, err := n.Metrics(ctx)
@@ -146,8 +140,8 @@ func (b *bench) lazy(ctx context.Context, n *node.Node, l *leg) error {
 }
 
 // start pulls and runs the container twice.
-func (b *bench) start(ctx context.Context, n *node.Node, l *leg, snapshotter string, pull func() error) error {
-	if err := l.pull.time(pull); err != nil {
+func (b *bench) start(ctx context.Context, n *node.Node, l *leg, snapshotter string) error {
+	if err := l.pull.time(func() error { return n.Pull(ctx, b.ref, snapshotter) }); err != nil {
 		return err
 	}
 	for _, s := range []*series{&l.first, &l.second} {

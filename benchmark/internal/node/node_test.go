@@ -77,7 +77,7 @@ func overlayfs(t *testing.T, containerd Containerd, dir, ref string) {
 			t.Log(n.Close(t.Context()))
 		}
 	}()
-	if _, err := n.Ctr(t.Context(), "image", "pull", "--plain-http", ref); err != nil {
+	if err := n.Pull(t.Context(), ref, Overlayfs); err != nil {
 		t.Fatal(err)
 	}
 	run, err := n.Run(t.Context(), Container{Image: ref, Snapshotter: Overlayfs, Args: []string{image.Probe, "tree"}})
@@ -133,7 +133,7 @@ func TestCloseKillsContainers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Ctr(t.Context(), "image", "pull", "--plain-http", ref); err != nil {
+	if err := n.Pull(t.Context(), ref, Overlayfs); err != nil {
 		t.Error(err)
 	}
 	if _, err := n.Ctr(t.Context(), "run", "--detach", "--null-io", ref, "sleeper", image.Probe, "sleep"); err != nil {

@@ -13,6 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Pull pulls an image from a registry that speaks plain http, as a user would: in
+// full for Overlayfs, lazily for Soci.
+func (n *Node) Pull(ctx context.Context, ref, snapshotter string) (err error) {
+	if snapshotter == Soci {
+		_, err = n.Soci(ctx, "image", "rpull", "--plain-http", ref)
+	} else {
+		_, err = n.Ctr(ctx, "image", "pull", "--plain-http", ref)
+	}
+	return err
+}
+
 // Container says what Run runs.
 type Container struct {
 	Image       string // reference of an image that was pulled with Snapshotter
