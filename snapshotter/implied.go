@@ -39,8 +39,12 @@ func checkImplied(ctx context.Context, dirs, below []string) error {
 		if path == "" {
 			continue
 		}
-		if what, err := special(path); err != nil || what != "" {
-			return errors.Join(fmt.Errorf("directory %q, which the layer only implies, is %s below it", dir, what), err)
+		what, err := special(path)
+		if err != nil {
+			return fmt.Errorf("directory %q that the layer only implies: %w", dir, err)
+		}
+		if what != "" {
+			return fmt.Errorf("directory %q, which the layer only implies, is %s below it", dir, what)
 		}
 	}
 	return nil
