@@ -4,7 +4,6 @@ package ztoc
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -42,11 +41,8 @@ func (z *ZInfo) Verify(id int, src []byte) error {
 	if int64(len(src)) != s.In.Len {
 		return fmt.Errorf("verify span %d: %w: %d bytes, want %d", id, ErrDigest, len(src), s.In.Len)
 	}
-	sum := sha256.Sum256(src)
-	var text [len("sha256:") + 2*sha256.Size]byte
-	hex.Encode(text[copy(text[:], "sha256:"):], sum[:])
-	if string(text[:]) != string(s.Digest) {
-		return fmt.Errorf("verify span %d: %w: have %s, want %s", id, ErrDigest, string(text[:]), s.Digest)
+	if sum := sha256.Sum256(src); sum != s.Sum {
+		return fmt.Errorf("verify span %d: %w: have sha256:%x, want sha256:%x", id, ErrDigest, sum, s.Sum)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package ztoc
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -172,7 +173,8 @@ func (z *ZInfo) marshal(b *flatbuffers.Builder, checkpoints []byte) flatbuffers.
 	blob := b.CreateByteVector(checkpoints)
 	digests := make([]flatbuffers.UOffsetT, len(z.Spans))
 	for i := range z.Spans {
-		digests[i] = b.CreateString(string(z.Spans[i].Digest))
+		text := hex.AppendEncode(append(make([]byte, 0, digestSize), "sha256:"...), z.Spans[i].Sum[:])
+		digests[i] = b.CreateByteString(text)
 	}
 	flat.CompressionInfoStartSpanDigestsVector(b, len(digests))
 	spanDigests := endVector(b, digests)

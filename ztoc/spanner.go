@@ -4,11 +4,8 @@ package ztoc
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"hash"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // spanner cuts the compressed bytes of a layer into spans and digests each, in the
@@ -69,7 +66,7 @@ func (s *spanner) end(end, keep int64) error {
 		s.hash.Write(s.pending[:end-s.base])
 		last := &s.spans[len(s.spans)-1]
 		last.In.Len = end - last.In.Off
-		last.Digest = digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(s.hash.Sum(nil)))
+		s.hash.Sum(last.Sum[:0])
 		s.hash.Reset()
 		s.open = false
 	}

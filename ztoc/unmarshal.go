@@ -3,7 +3,10 @@
 package ztoc
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"runtime"
@@ -191,11 +194,9 @@ func (u *unmarshaler) zinfo(root *flat.Ztoc, info *flat.CompressionInfo) (*ZInfo
 	}
 	z.Spans = make([]Span, n)
 	for i := range z.Spans {
-		d, err := spanDigest(info.SpanDigests(i))
-		if err != nil {
+		if err := unmarshalSum(&z.Spans[i].Sum, info.SpanDigests(i)); err != nil {
 			return nil, badf("span digest", "%d: %w", i, err)
 		}
-		z.Spans[i].Digest = d
 	}
 	var err error
 	switch z.Compression {
@@ -215,19 +216,23 @@ func (u *unmarshaler) zinfo(root *flat.Ztoc, info *flat.CompressionInfo) (*ZInfo
 	return z, nil
 }
 
-// spanDigest returns the digest whose text is p.
-func spanDigest(p []byte) (digest.Digest, error) {
-	if len(p) > digestSize {
-		return "", digest.ErrDigestInvalidLength
+// unmarshalSum sets sum to the SHA-256 digest whose text is p.
+func unmarshalSum(sum *[sha256.Size]byte, p []byte) error {
+	const prefix = "sha256:"
+	switch {
+	case len(p) < len(prefix) || string(p[:len(prefix)]) != prefix:
+		return digest.ErrDigestUnsupported
+	case len(p) != len(prefix)+hex.EncodedLen(len(sum)):
+		return digest.ErrDigestInvalidLength
 	}
-	d := digest.Digest(p)
-	if err := d.Validate(); err != nil {
-		return "", err
+	p = p[len(prefix):]
+	if bytes.ContainsAny(p, "ABCDEF") {
+		return digest.ErrDigestInvalidFormat // one digest, one text
 	}
-	if d.Algorithm() != digest.SHA256 {
-		return "", digest.ErrDigestUnsupported
+	if _, err := hex.Decode(sum[:], p); err != nil {
+		return digest.ErrDigestInvalidFormat
 	}
-	return d, nil
+	return nil
 }
 
 // unmarshalCheckpoints reads the starts of z.Spans, which are as many as there

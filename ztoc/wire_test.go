@@ -4,6 +4,7 @@ package ztoc
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	flatbuffers "github.com/google/flatbuffers/go"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
 	"github.com/seekoci/seekoci/ztoc/internal/inflate"
@@ -20,7 +20,7 @@ import (
 
 // small returns a zTOC of two entries and three spans that Unmarshal accepts.
 func small(c Compression) *ZTOC {
-	d := digest.FromString("span")
+	d := sha256.Sum256([]byte("span"))
 	z := &ZTOC{
 		Version: version, BuildTool: DefaultBuildTool,
 		TOC: []Entry{
@@ -30,9 +30,9 @@ func small(c Compression) *ZTOC {
 		ZInfo: &ZInfo{
 			Compression: c, SpanSize: 1000, CompressedSize: 2500, UncompressedSize: 2500,
 			Spans: []Span{
-				{In: Range{0, 1000}, Out: Range{0, 1000}, Digest: d},
-				{In: Range{1000, 1000}, Out: Range{1000, 1000}, Digest: d},
-				{In: Range{2000, 500}, Out: Range{2000, 500}, Digest: d},
+				{In: Range{0, 1000}, Out: Range{0, 1000}, Sum: d},
+				{In: Range{1000, 1000}, Out: Range{1000, 1000}, Sum: d},
+				{In: Range{2000, 500}, Out: Range{2000, 500}, Sum: d},
 			},
 		},
 	}
@@ -149,8 +149,6 @@ func TestUnmarshalRejects(t *testing.T) {
 		{"behind the end", Gzip, func(z *ZTOC) { z.TOC[1].Offset = 2560 }, "2560"},
 		{"unsorted PAX", Gzip, func(z *ZTOC) { z.TOC[1].PAX[1].Key = "k0" }, "out of order"},
 		{"double PAX key", Gzip, func(z *ZTOC) { z.TOC[1].PAX[1].Key = "k1" }, "out of order"},
-		{"digest form", Gzip, span(1, func(s *Span) { s.Digest = "sha256:abc" }), "digest"},
-		{"digest algorithm", Gzip, span(1, func(s *Span) { s.Digest = digest.Digest("sha384:" + strings.Repeat("0", 96)) }), "digest"},
 		{"no spans", Gzip, info(func(i *ZInfo) { i.Spans = nil }), "span digests"},
 		{"compressed size", Gzip, info(func(i *ZInfo) { i.CompressedSize = 0 }), "compressed size"},
 		{"huge compressed size", Gzip, info(func(i *ZInfo) { i.CompressedSize = math.MaxInt64 }), "compressed size"},
@@ -189,6 +187,24 @@ func checkRejected(t *testing.T, p []byte, text string) {
 	_, err := Unmarshal(p)
 	if err == nil || !errors.Is(err, ErrFormat) && !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), text) {
 		t.Errorf("error %v, want one that says %q", err, text)
+	}
+}
+
+func TestUnmarshalRejectsSum(t *testing.T) {
+	const text = "sha256:"
+	for name, patch := range map[string]func(p []byte){ // p begins with the length of a digest
+		"short":     func(p []byte) { p[0] = 70 },
+		"empty":     func(p []byte) { p[0] = 0 },
+		"long":      func(p []byte) { p[0] = 72 },
+		"algorithm": func(p []byte) { copy(p[4:], "sha384:") },
+		"not hex":   func(p []byte) { p[4+70] = 'g' },
+		"uppercase": func(p []byte) { copy(p[4+len(text):], bytes.ToUpper(p[4+len(text):4+71])) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := mustEncode(t, small(Gzip))
+			patch(p[bytes.Index(p, []byte(text))-4:])
+			checkRejected(t, p, "digest")
+		})
 	}
 }
 

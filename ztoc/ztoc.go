@@ -57,9 +57,8 @@ package ztoc
 //go:generate flatc --go -o internal ztoc.fbs
 
 import (
+	"crypto/sha256"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc/internal/inflate"
 )
@@ -120,11 +119,11 @@ type Entry struct {
 
 // Span is an independently decodable piece of a layer.
 type Span struct {
-	In     Range         // compressed bytes, the shared first byte included when Bits != 0
-	Out    Range         // uncompressed bytes; empty for padding behind the tar, and may then lie beyond UncompressedSize
-	Digest digest.Digest // of exactly the bytes of In; always sha256
-	Bits   uint8         // 0-7: high-order bits of In's first byte that belong to the span
-	Window []byte        // the 32 KiB of history before Out.Off; nil means all zeros
+	In     Range             // compressed bytes, the shared first byte included when Bits != 0
+	Out    Range             // uncompressed bytes; empty for padding behind the tar, and may then lie beyond UncompressedSize
+	Sum    [sha256.Size]byte // SHA-256 of exactly the bytes of In
+	Bits   uint8             // 0-7: high-order bits of In's first byte that belong to the span
+	Window []byte            // the 32 KiB of history before Out.Off; nil means all zeros
 }
 
 // ZInfo is what is needed to decode spans: the layer's sizes and spans, without its files.

@@ -5,13 +5,12 @@ package span
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc"
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
@@ -68,7 +67,7 @@ func plainLayer(n int, size int64) *layerData {
 	zi := &ztoc.ZInfo{Compression: ztoc.Uncompressed, SpanSize: size, CompressedSize: int64(len(p)), UncompressedSize: int64(len(p))}
 	for off := int64(0); off < int64(len(p)); off += size {
 		rg := ztoc.Range{Off: off, Len: min(size, int64(len(p))-off)}
-		zi.Spans = append(zi.Spans, ztoc.Span{In: rg, Out: rg, Digest: digest.FromBytes(p[rg.Off:rg.End()])})
+		zi.Spans = append(zi.Spans, ztoc.Span{In: rg, Out: rg, Sum: sha256.Sum256(p[rg.Off:rg.End()])})
 	}
 	return &layerData{zi, p, p}
 }

@@ -38,8 +38,8 @@ func identify(zi *ztoc.ZInfo) identity {
 	writeInts(h, int64(zi.Compression), zi.CompressedSize, zi.UncompressedSize, int64(len(zi.Spans)))
 	for i := range zi.Spans {
 		sp := &zi.Spans[i]
-		writeInts(h, sp.In.Off, sp.In.Len, sp.Out.Off, sp.Out.Len, int64(sp.Bits), int64(len(sp.Digest)), int64(len(sp.Window)))
-		io.WriteString(h, sp.Digest.String())
+		writeInts(h, sp.In.Off, sp.In.Len, sp.Out.Off, sp.Out.Len, int64(sp.Bits), int64(len(sp.Window)))
+		h.Write(sp.Sum[:])
 		h.Write(sp.Window)
 	}
 	return identity(h.Sum(nil))
