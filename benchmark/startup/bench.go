@@ -10,17 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/benchmark/internal/image"
 	"github.com/seekoci/seekoci/benchmark/internal/node"
 	"github.com/seekoci/seekoci/benchmark/internal/sandbox"
+	"github.com/seekoci/seekoci/benchmark/internal/stat"
 	"github.com/seekoci/seekoci/registry/registrytest"
 )
 
@@ -35,16 +32,16 @@ type bench struct {
 	image      *image.Image
 	ref        string
 	output     string // of every container
-	index      series
+	index      stat.Series
 	legs       [2]leg // full, lazy
 }
 
 // leg collects what one way to start takes.
 type leg struct {
 	name                string
-	pull, first, second series
-	ready               series // pull and first run together
-	fetched             series // MB of layers
+	pull, first, second stat.Series
+	ready               stat.Series // pull and first run together
+	fetched             stat.Series // MB of layers
 }
 
 func (b *bench) run(ctx context.Context, out io.Writer) (err error) {
@@ -109,7 +106,7 @@ func (b *bench) makeIndex(ctx context.Context, round int) error {
 		if _, err := n.Ctr(ctx, "content", "fetch", "--plain-http", b.ref); err != nil {
 			return err
 		}
-		if err := b.index.time(func() error {
+		if err := b.index.Time(func() error {
 			_, err := n.Soci(ctx, "create", b.ref)
 			return err
 		}); err != nil || round > 0 {
@@ -141,10 +138,10 @@ func (b *bench) lazy(ctx context.Context, n *node.Node, l *leg) error {
 
 // start pulls and runs the container twice.
 func (b *bench) start(ctx context.Context, n *node.Node, l *leg, snapshotter string) error {
-	if err := l.pull.time(func() error { return n.Pull(ctx, b.ref, snapshotter) }); err != nil {
+	if err := l.pull.Time(func() error { return n.Pull(ctx, b.ref, snapshotter) }); err != nil {
 		return err
 	}
-	for _, s := range []*series{&l.first, &l.second} {
+	for _, s := range []*stat.Series{&l.first, &l.second} {
 		r, err := n.Run(ctx, node.Container{Image: b.ref, Snapshotter: snapshotter, Args: b.args})
 		if err != nil {
 			return err
@@ -164,14 +161,10 @@ func (b *bench) start(ctx context.Context, n *node.Node, l *leg, snapshotter str
 
 // print prints where and how it was measured, and the medians.
 func (b *bench) print(out io.Writer) error {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return err
-	}
 	var w strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&w, format+"\n", args...) }
 	line("command: startup -rounds %d -layer %s %s", b.rounds, strings.Join(baseNames(b.layers), " -layer "), strings.Join(b.args, " "))
-	line("machine: %d x %s, Linux %s, %s", runtime.NumCPU(), cpuModel(), unix.ByteSliceToString(uts.Release[:]), runtime.Version())
+	line("machine: %s", stat.Machine())
 	line("containerd %s, gzip by %s; registry on loopback, caches dropped before each pull", b.containerd.Version, cmp.Or(node.Decompressor(), "containerd itself"))
 	line("image: %d layers, %.1f MB, %.1f MB of files; the containers printed %q", len(b.image.Layers), float64(b.image.CompressedSize())/1e6, float64(b.image.TarSize)/1e6, b.output)
 	line("median of %d (minimum-maximum), seconds unless said otherwise\n", b.rounds)
@@ -180,7 +173,7 @@ func (b *bench) print(out io.Writer) error {
 	full, lazy := &b.legs[0], &b.legs[1]
 	for _, row := range []struct {
 		name       string
-		full, lazy series
+		full, lazy stat.Series
 	}{
 		{"pull", full.pull, lazy.pull},
 		{"first run", full.first, lazy.first},
@@ -190,30 +183,9 @@ func (b *bench) print(out io.Writer) error {
 		line("%-22s %20s %20s", row.name, row.full, row.lazy)
 	}
 	line("%-22s %20.1f %20s", "layer MB fetched", float64(b.image.CompressedSize())/1e6, lazy.fetched)
-	line("\npull + first run: lazy is %.2f times as fast", full.ready.median()/lazy.ready.median())
+	line("\npull + first run: lazy is %.2f times as fast", full.ready.Median()/lazy.ready.Median())
 	_, err := io.WriteString(out, w.String())
 	return err
-}
-
-// series is the same figure of several rounds.
-type series []float64
-
-// time adds how long do takes, in seconds.
-func (s *series) time(do func() error) error {
-	start := time.Now()
-	err := do()
-	*s = append(*s, time.Since(start).Seconds())
-	return err
-}
-
-func (s series) median() float64 {
-	v := slices.Sorted(slices.Values(s))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
-
-// String is the median and the spread.
-func (s series) String() string {
-	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.median(), slices.Min(s), slices.Max(s))
 }
 
 func baseNames(paths []string) []string {
@@ -222,18 +194,4 @@ func baseNames(paths []string) []string {
 		names[i] = filepath.Base(p)
 	}
 	return names
-}
-
-// cpuModel is the processor as the kernel names it.
-func cpuModel() string {
-	p, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	for line := range strings.Lines(string(p)) {
-		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-			return strings.TrimSpace(v)
-		}
-	}
-	return runtime.GOARCH
 }

@@ -15,10 +15,6 @@
 // # Limits
 //
 // As for the demo: root, /dev/fuse, overlayfs, containerd, runc; the registry is on the loopback interface.
-//
-// # Decisions
-//
-//   - Medians with minimum and maximum: on a small machine single runs mislead.
 package main
 
 import (
