@@ -9,7 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // The faults at the end of a gzip member.
@@ -28,7 +28,7 @@ type gzipChunker struct {
 
 	last int64 // uncompressed offset of the last checkpoint
 
-	scan    *inflate.Scanner // of the current member; nil between members
+	scan    *klauspost.Scanner // of the current member; nil between members
 	members int
 	outBase int64  // uncompressed offset of the member
 	crc     uint32 // of the member's data read so far
@@ -38,7 +38,7 @@ type gzipChunker struct {
 
 func newGzipChunker(src *source, spanSize int64) *gzipChunker {
 	src.spans.max = maxGzipSpans
-	return &gzipChunker{src: src, spanSize: spanSize, out: make([]byte, inflate.WindowSize)}
+	return &gzipChunker{src: src, spanSize: spanSize, out: make([]byte, klauspost.WindowSize)}
 }
 
 // next returns the next inflated bytes of the layer.
@@ -87,7 +87,7 @@ func (g *gzipChunker) openMember() error {
 	}
 	g.members++
 	g.crc, g.size = 0, 0
-	g.scan = inflate.NewScanner(g.src.buf, g.src.pos, g.blockEnd)
+	g.scan = klauspost.NewScanner(g.src.buf, g.src.pos, g.blockEnd)
 	return g.candidate(g.src.pos()*8, g.outBase, nil)
 }
 
@@ -109,7 +109,7 @@ func (g *gzipChunker) closeMember() error {
 }
 
 // blockEnd considers the end of a block of the current member as a checkpoint.
-func (g *gzipChunker) blockEnd(b inflate.BlockEnd) {
+func (g *gzipChunker) blockEnd(b klauspost.BlockEnd) {
 	if g.err != nil {
 		return
 	}
@@ -136,9 +136,9 @@ func (g *gzipChunker) candidate(bit, out int64, window []byte) error {
 		end++
 	}
 	if out > 0 {
-		s.Window = make([]byte, inflate.WindowSize)
-		n := copy(s.Window[inflate.WindowSize-len(window):], window)
-		rest := s.Window[:inflate.WindowSize-n]
+		s.Window = make([]byte, klauspost.WindowSize)
+		n := copy(s.Window[klauspost.WindowSize-len(window):], window)
+		rest := s.Window[:klauspost.WindowSize-n]
 		h := g.history[max(0, len(g.history)-len(rest)):]
 		copy(rest[len(rest)-len(h):], h)
 	}
@@ -148,7 +148,7 @@ func (g *gzipChunker) candidate(bit, out int64, window []byte) error {
 // lastWindow returns the last WindowSize bytes of history followed by more, in
 // history's memory.
 func lastWindow(history, more []byte) []byte {
-	if keep := max(0, inflate.WindowSize-len(more)); len(history) > keep {
+	if keep := max(0, klauspost.WindowSize-len(more)); len(history) > keep {
 		history = append(history[:0], history[len(history)-keep:]...)
 	}
 	return append(history, more...)

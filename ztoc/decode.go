@@ -9,7 +9,7 @@ import (
 	"io"
 	"sort"
 
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // errOutput says that a span inflates to more bytes than it declares.
@@ -104,7 +104,7 @@ func (z *ZInfo) decodeError(id, n int, err error) error {
 
 // inflateFull fills p from d, across the borders of gzip members. Input that ends
 // before p is full is io.ErrUnexpectedEOF.
-func inflateFull(d *inflate.Resumer, p []byte) (int, error) {
+func inflateFull(d *klauspost.Resumer, p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
 		k, err := d.Read(p[n:])

@@ -11,7 +11,7 @@ import (
 	flatbuffers "github.com/google/flatbuffers/go"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // Checkpoint blobs, see FORMAT.md.
@@ -209,7 +209,7 @@ func (z *ZInfo) marshalCheckpoints() ([]byte, error) {
 	p := make([]byte, 0, checkpointHeader+len(spans)*checkpointSize)
 	p = binary.LittleEndian.AppendUint32(p, uint32(len(z.Spans)))
 	p = binary.LittleEndian.AppendUint64(p, uint64(z.SpanSize))
-	var zeros [inflate.WindowSize]byte
+	var zeros [klauspost.WindowSize]byte
 	for i := range spans {
 		s := &spans[i]
 		in, window := s.In.Off, s.Window
@@ -219,7 +219,7 @@ func (z *ZInfo) marshalCheckpoints() ([]byte, error) {
 		if window == nil {
 			window = zeros[:]
 		}
-		if len(window) != inflate.WindowSize {
+		if len(window) != klauspost.WindowSize {
 			return nil, badf("span", "window of %d bytes", len(window))
 		}
 		p = binary.LittleEndian.AppendUint64(p, uint64(in))

@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // errShared says that parts of a zTOC overlap: no writer does that, and unpacking
@@ -269,7 +269,7 @@ func (z *ZInfo) unmarshalCheckpoints(p []byte) error {
 			s.In.Off--
 		}
 		s.Window = c[17:]
-		if s.Out.Off == 0 && [inflate.WindowSize]byte(s.Window) == [inflate.WindowSize]byte{} {
+		if s.Out.Off == 0 && [klauspost.WindowSize]byte(s.Window) == [klauspost.WindowSize]byte{} {
 			s.Window = nil
 		}
 	}

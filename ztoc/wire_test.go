@@ -15,7 +15,7 @@ import (
 	flatbuffers "github.com/google/flatbuffers/go"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // small returns a zTOC of two entries and three spans that Unmarshal accepts.
@@ -39,8 +39,8 @@ func small(c Compression) *ZTOC {
 	if c == Gzip {
 		s := z.ZInfo.Spans
 		s[0].In = Range{10, 991}
-		s[1].Bits, s[1].Window = 3, bytes.Repeat([]byte{1}, inflate.WindowSize)
-		s[2].Window = bytes.Repeat([]byte{2}, inflate.WindowSize)
+		s[1].Bits, s[1].Window = 3, bytes.Repeat([]byte{1}, klauspost.WindowSize)
+		s[2].Window = bytes.Repeat([]byte{2}, klauspost.WindowSize)
 	}
 	return z
 }

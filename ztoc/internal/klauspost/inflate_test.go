@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package inflate_test
+package klauspost_test
 
 import (
 	"bufio"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // blocks returns a stream of many blocks, stored ones, fixed and dynamic ones at
@@ -57,7 +57,7 @@ func blocks(t testing.TB) (stream, plain []byte) {
 
 // position is a block end with a window of its own.
 type position struct {
-	inflate.BlockEnd
+	klauspost.BlockEnd
 	window []byte
 }
 
@@ -77,7 +77,7 @@ func scan(t testing.TB, r io.Reader, skip int, want []byte) []position {
 	if _, err := br.Discard(skip); err != nil {
 		t.Fatal(err)
 	}
-	s := inflate.NewScanner(br, func() int64 { return taken - int64(br.Buffered()) }, func(b inflate.BlockEnd) {
+	s := klauspost.NewScanner(br, func() int64 { return taken - int64(br.Buffered()) }, func(b klauspost.BlockEnd) {
 		ends = append(ends, position{b, bytes.Clone(b.Window)})
 	})
 	got, err := io.ReadAll(readerFunc(s.Read))
@@ -105,7 +105,7 @@ func TestResume(t *testing.T) {
 	if !last.Final || (last.Bit+7)/8 != int64(len(input)) || last.Out != int64(len(plain)) {
 		t.Fatalf("last block ends at bit %d, byte %d, want bytes %d, %d", last.Bit, last.Out, len(input), len(plain))
 	}
-	z := inflate.NewResumer()
+	z := klauspost.NewResumer()
 	for i, e := range ends[:len(ends)-1] {
 		next := ends[i+1]
 		src := input[e.Bit/8 : (next.Bit+7)/8]
@@ -119,7 +119,7 @@ func TestResume(t *testing.T) {
 		if !next.Final && err != io.ErrUnexpectedEOF || next.Final && err != nil {
 			t.Fatalf("block %d, final %v, ends with %v", i, next.Final, err)
 		}
-		if want := plain[max(0, e.Out-inflate.WindowSize):e.Out]; !bytes.Equal(e.window, want) {
+		if want := plain[max(0, e.Out-klauspost.WindowSize):e.Out]; !bytes.Equal(e.window, want) {
 			t.Fatalf("window of block %d differs", i)
 		}
 	}
@@ -129,7 +129,7 @@ func TestResume(t *testing.T) {
 func TestScannerConsumes(t *testing.T) {
 	stream, plain := blocks(t)
 	br := bufio.NewReader(bytes.NewReader(append(bytes.Clone(stream), "trailer"...)))
-	s := inflate.NewScanner(br, func() int64 { return 0 }, func(inflate.BlockEnd) {})
+	s := klauspost.NewScanner(br, func() int64 { return 0 }, func(klauspost.BlockEnd) {})
 	if got, err := io.ReadAll(readerFunc(s.Read)); err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("inflates to other bytes (%v)", err)
 	}
@@ -141,7 +141,7 @@ func TestScannerConsumes(t *testing.T) {
 // TestResumeStreams goes on in a second stream, after some bytes between them.
 func TestResumeStreams(t *testing.T) {
 	stream, plain := blocks(t)
-	z := inflate.NewResumer()
+	z := klauspost.NewResumer()
 	if err := z.Resume(append(append(bytes.Clone(stream), '!'), stream...), 0, 0, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestResumeStreams(t *testing.T) {
 
 // TestResumeNothing has no input at all.
 func TestResumeNothing(t *testing.T) {
-	z := inflate.NewResumer()
+	z := klauspost.NewResumer()
 	for _, skip := range []uint8{0, 3} {
 		err := z.Resume(nil, skip, 0, nil)
 		if err == nil {
