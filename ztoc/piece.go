@@ -2,6 +2,11 @@
 
 package ztoc
 
+import "github.com/seekoci/seekoci/ztoc/internal/inflate"
+
+// windowSize is the history that a checkpoint carries.
+const windowSize = inflate.WindowSize
+
 // The compact zTOC's checkpoints lie on a grid, so that the inflating stage knows
 // where to trace without waiting for the planner: the checkpoint of grid point
 // k*S, S being the compact span size, is one of (k*S-zoneOf(S), k*S].

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,6 @@ import (
 	flatbuffers "github.com/google/flatbuffers/go"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
-	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // small returns a zTOC of two entries and three spans that Unmarshal accepts.
@@ -39,8 +39,8 @@ func small(c Compression) *ZTOC {
 	if c == Gzip {
 		s := z.ZInfo.Spans
 		s[0].In = Range{10, 991}
-		s[1].Bits, s[1].Window = 3, bytes.Repeat([]byte{1}, klauspost.WindowSize)
-		s[2].Window = bytes.Repeat([]byte{2}, klauspost.WindowSize)
+		s[1].Bits, s[1].Window = 3, bytes.Repeat([]byte{1}, windowSize)
+		s[2].Window = bytes.Repeat([]byte{2}, windowSize)
 	}
 	return z
 }
@@ -48,11 +48,11 @@ func small(c Compression) *ZTOC {
 // mustEncode is Marshal without its checks.
 func mustEncode(t testing.TB, z *ZTOC) []byte {
 	t.Helper()
-	checkpoints, err := z.ZInfo.marshalCheckpoints()
+	checkpoints, err := marshalCheckpoints(z.ZInfo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return z.encode(flatbuffers.NewBuilder(0), checkpoints)
+	return encode(z, checkpoints)
 }
 
 // blobOf returns the checkpoints in p, in place.
@@ -216,7 +216,7 @@ func TestUnmarshalRejectsBlob(t *testing.T) {
 	}
 	blob := func(blob []byte) []byte {
 		z := small(Gzip)
-		return z.encode(flatbuffers.NewBuilder(0), blob)
+		return encode(z, blob)
 	}
 	overflow := make([]byte, 31641) // 32785*131005+12, modulo 2^32
 	binary.LittleEndian.PutUint32(overflow, 131005)
@@ -259,11 +259,11 @@ func TestUnmarshalShared(t *testing.T) {
 	flat.TOCAddMetadata(b, metadata)
 	toc := flat.TOCEnd(b)
 	z := small(Uncompressed).ZInfo
-	blob, err := z.marshalCheckpoints()
+	blob, err := marshalCheckpoints(z)
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := z.marshal(b, blob)
+	info := marshalInfo(z, b, blob)
 	flat.ZtocStart(b)
 	flat.ZtocAddToc(b, toc)
 	flat.ZtocAddCompressedArchiveSize(b, z.CompressedSize)
@@ -300,38 +300,69 @@ func TestUnmarshalCut(t *testing.T) {
 	}
 }
 
-// TestMarshalSize holds that the size reckoned before is enough, so that the builder never copies, and not much more.
-func TestMarshalSize(t *testing.T) {
-	for _, c := range []Compression{Gzip, Uncompressed} {
-		z := small(c)
-		z.TOC = nil
-		for i := range 4000 {
-			bit := func(n int) int64 { return int64(i >> n & 1) } // every form of entry there is
-			e := Entry{
-				Name: strings.Repeat("n", 1+i%40), Linkname: strings.Repeat("l", i%5), Type: TypeSymlink, Offset: int64(512 * (i + 1)),
-				Mode: bit(0), UID: uint32(bit(1)), GID: uint32(bit(2)), Devmajor: bit(3), Devminor: bit(4),
-				Uname: strings.Repeat("u", i%6), Gname: strings.Repeat("g", i%7), ModTime: time.Unix(1, bit(5)*123456789).In(time.FixedZone("", 3600)),
-			}
-			for j := range i % 4 {
-				e.PAX = append(e.PAX, Record{strings.Repeat("k", 1+j), strings.Repeat("v", i%9)})
-			}
-			if bit(6) == 1 {
-				e.Type, e.Size = TypeReg, 1
-			}
-			z.TOC = append(z.TOC, e)
+// randomZTOC returns a zTOC with every form of entry there is.
+func randomZTOC(r *rand.Rand) *ZTOC {
+	text := func(c string, n int) string { return strings.Repeat(c, r.IntN(n)) }
+	num := func() int64 { return r.Int64() >> r.IntN(63) * r.Int64N(2) }
+	z := small([]Compression{Gzip, Uncompressed}[r.IntN(2)])
+	z.BuildTool = text("t", 9)
+	z.ZInfo.Spans = nil
+	for range 1 + r.IntN(4) {
+		s := Span{In: Range{Off: num()}, Out: Range{Off: num()}, Bits: uint8(r.IntN(8))}
+		s.Sum = sha256.Sum256([]byte{byte(s.Bits)})
+		if r.IntN(2) == 0 {
+			s.Window = bytes.Repeat([]byte{s.Bits}, windowSize)
 		}
-		size, err := z.marshalSize()
+		z.ZInfo.Spans = append(z.ZInfo.Spans, s)
+	}
+	z.ZInfo.legacy = r.IntN(3) == 0 && z.ZInfo.Compression == Gzip
+	z.ZInfo.SpanSize, z.ZInfo.CompressedSize, z.ZInfo.UncompressedSize = num(), num(), num()
+	z.TOC = nil
+	for range r.IntN(300) {
+		e := Entry{
+			Name: "n" + text("n", 40), Linkname: text("l", 5), Type: TypeReg + EntryType(r.IntN(7)), Offset: num(),
+			Mode: num(), UID: uint32(num()), GID: uint32(num()), Devmajor: num(), Devminor: num(),
+			Uname: text("u", 6), Gname: text("g", 7), ModTime: time.Unix(num()>>20, num()&0xfffffff).In(time.FixedZone("", 3600*r.IntN(3))),
+		}
+		if e.Type == TypeReg {
+			e.Size = num()
+		}
+		for j := range r.IntN(4) {
+			e.PAX = append(e.PAX, Record{strings.Repeat("k", 1+j), text("v", 9)})
+		}
+		z.TOC = append(z.TOC, e)
+	}
+	return z
+}
+
+// TestMarshalLikeBuilder holds Marshal to the bytes of the FlatBuffers library.
+func TestMarshalLikeBuilder(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range 300 {
+		z := randomZTOC(r)
+		got, err := z.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkpoints, err := z.ZInfo.marshalCheckpoints()
-		if err != nil {
-			t.Fatal(err)
+		if want := mustEncode(t, z); !bytes.Equal(got, want) || cap(got) != len(got) {
+			t.Fatalf("%d: %d entries, %d spans: %d bytes in %d, want %d others", i, len(z.TOC), len(z.ZInfo.Spans), len(got), cap(got), len(want))
 		}
-		b := flatbuffers.NewBuilder(size)
-		if p := z.encode(b, checkpoints); len(b.Bytes) != size || size > len(p)*4/3 {
-			t.Errorf("%v: %d bytes, reckoned %d, in a buffer of %d", c, len(p), size, len(b.Bytes))
-		}
+	}
+}
+
+// TestWireWriterAgain writes a zTOC twice from one measuring.
+func TestWireWriterAgain(t *testing.T) {
+	z := randomZTOC(rand.New(rand.NewPCG(2, 2)))
+	m := wireWriter{version: z.Version, tool: z.BuildTool, entries: toc(z.TOC), zinfo: z.ZInfo, window: func(int) ([]byte, error) { return nil, nil }}
+	if err := m.measure(); err != nil {
+		t.Fatal(err)
+	}
+	var first, second bytes.Buffer
+	if err := errors.Join(m.write(&first), m.write(&second)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first.Bytes(), second.Bytes()) || int64(first.Len()) != m.size {
+		t.Errorf("%d and %d bytes, measured %d", first.Len(), second.Len(), m.size)
 	}
 }
 
