@@ -4,16 +4,18 @@ package ztoc
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"sort"
-
-	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
-// errOutput says that a span inflates to more bytes than it declares.
-var errOutput = errors.New("more output than declared")
+// The ways in which a span is not what its zTOC says.
+var (
+	errOutput = errors.New("more output than declared")
+	errEnd    = errors.New("does not end where the next span begins")
+	errRange  = errors.New("not within the span")
+)
 
 // SpanAt returns the id of the span that holds uncompressed offset off,
 // 0 <= off < z.UncompressedSize.
@@ -42,7 +44,8 @@ func (z *ZInfo) Verify(id int, src []byte) error {
 		return fmt.Errorf("verify span %d: %w: %d bytes, want %d", id, ErrDigest, len(src), s.In.Len)
 	}
 	if sum := sha256.Sum256(src); sum != s.Sum {
-		return fmt.Errorf("verify span %d: %w: have sha256:%x, want sha256:%x", id, ErrDigest, sum, s.Sum)
+		return fmt.Errorf("verify span %d: %w: have sha256:%s, want sha256:%s", id, ErrDigest,
+			hex.EncodeToString(sum[:]), hex.EncodeToString(s.Sum[:]))
 	}
 	return nil
 }
@@ -54,39 +57,49 @@ func (z *ZInfo) Verify(id int, src []byte) error {
 // A span that does not inflate to exactly its declared bytes is a *FormatError,
 // with dst undefined.
 func (z *ZInfo) Decode(dst []byte, id int, src []byte) error {
+	d, err := z.Open(id, src)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_, err = d.Fill(dst, int64(len(dst)))
+	return err
+}
+
+// DecodeRange inflates the bytes [off, off+len(dst)) of span id, counted from the
+// span's first, from src, the verified bytes of Spans[id].In. It decodes the span
+// no further, and keeps nothing of what comes before but the history, so it needs
+// some 200 KiB of pooled memory however large the span is. It is safe for
+// concurrent use and does not allocate after warm-up; errors are those of Decode,
+// as far as the span has been decoded.
+func (z *ZInfo) DecodeRange(dst []byte, id int, off int64, src []byte) error {
+	d, err := z.Open(id, src)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.readRange(dst, off)
+}
+
+// Open begins to decode span id from src, the verified bytes of Spans[id].In, which
+// must stay as they are until Close. It does not allocate after warm-up.
+func (z *ZInfo) Open(id int, src []byte) (*SpanDecoder, error) {
 	s, err := z.span(id)
 	if err != nil {
-		return fmt.Errorf("decode %w", err)
+		return nil, fmt.Errorf("decode %w", err)
 	}
-	if int64(len(src)) != s.In.Len || int64(len(dst)) != s.Out.Len {
-		return fmt.Errorf("decode span %d: %d bytes into %d, want %d into %d", id, len(src), len(dst), s.In.Len, s.Out.Len)
+	if int64(len(src)) != s.In.Len {
+		return nil, fmt.Errorf("decode span %d: %d bytes, want %d", id, len(src), s.In.Len)
 	}
-	if z.Compression == Uncompressed {
-		if n := copy(dst, src); n < len(dst) {
-			return z.decodeError(id, n, io.ErrUnexpectedEOF)
-		}
-		return nil
+	d, ok := decoders.Get().(*SpanDecoder)
+	if !ok {
+		d = new(SpanDecoder)
 	}
-	d := z.pool.Get()
-	defer z.pool.Put(d)
-	var cut uint8 // bits of the last byte that belong to the next span
-	if id+1 < len(z.Spans) {
-		cut = z.Spans[id+1].Bits
+	if err := d.begin(z, id, src); err != nil {
+		d.Close()
+		return nil, z.decodeError(id, 0, err)
 	}
-	if err := d.Resume(src, (8-s.Bits)&7, cut, s.Window); err != nil {
-		return z.decodeError(id, 0, err)
-	}
-	n, err := inflateFull(d, dst)
-	if err != nil {
-		return z.decodeError(id, n, err)
-	}
-	if s.Out.End() >= z.UncompressedSize {
-		return nil // tar padding may follow, which the zTOC does not count
-	}
-	if n, _ := inflateFull(d, d.Scratch[:]); n != 0 {
-		return z.decodeError(id, len(dst), errOutput)
-	}
-	return nil
+	return d, nil
 }
 
 // span returns span id, or an error that names it.
@@ -98,33 +111,6 @@ func (z *ZInfo) span(id int) (*Span, error) {
 }
 
 // decodeError returns the error of span id, which failed behind n bytes of output.
-func (z *ZInfo) decodeError(id, n int, err error) error {
-	return fmt.Errorf("decode span %d: %w", id, &FormatError{Field: "span", Off: z.Spans[id].Out.Off + int64(n), Err: err})
-}
-
-// inflateFull fills p from d, across the borders of gzip members. Input that ends
-// before p is full is io.ErrUnexpectedEOF.
-func inflateFull(d *klauspost.Resumer, p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		k, err := d.Read(p[n:])
-		if n += k; err == nil || n == len(p) {
-			continue // the last bytes of a span come with the error that its input ends
-		}
-		if err != io.EOF {
-			return n, err
-		}
-		for range gzipTrailer {
-			if _, err := d.ReadByte(); err != nil {
-				return n, noEOF(err)
-			}
-		}
-		if err := readGzipHeader(d); err != nil {
-			return n, err
-		}
-		if err := d.Restart(); err != nil {
-			return n, err
-		}
-	}
-	return n, nil
+func (z *ZInfo) decodeError(id int, n int64, err error) error {
+	return fmt.Errorf("decode span %d: %w", id, &FormatError{Field: "span", Off: z.Spans[id].Out.Off + n, Err: err})
 }

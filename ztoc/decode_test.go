@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -102,6 +103,36 @@ func TestDecodeLies(t *testing.T) {
 		if err := z.Decode(make([]byte, s.Out.Len), last, layer[s.In.Off:s.In.End()]); err == nil {
 			t.Errorf("%s: last span, declared +1: no error", enc.Name)
 		}
+	}
+}
+
+// TestDecodeOutside asks for bytes that a span does not have, and of no span.
+func TestDecodeOutside(t *testing.T) {
+	z, layer, _ := sample(t)
+	s := z.Spans[1]
+	src := layer[s.In.Off:s.In.End()]
+	for _, r := range []ztoc.Range{{Off: -1, Len: 1}, {Off: s.Out.Len, Len: 1}, {Off: 1, Len: s.Out.Len}, {Off: math.MaxInt64, Len: 1}} {
+		if z.DecodeRange(make([]byte, r.Len), 1, r.Off, src) == nil {
+			t.Errorf("range %+v of a span of %d bytes: no error", r, s.Out.Len)
+		}
+	}
+	for _, id := range []int{-1, len(z.Spans)} {
+		if z.DecodeRange(nil, id, 0, src) == nil {
+			t.Errorf("span %d of %d: no error", id, len(z.Spans))
+		}
+	}
+	d, err := z.Open(1, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, n := range []int64{-1, s.Out.Len + 1} {
+		if _, err := d.Fill(make([]byte, s.Out.Len), n); err == nil {
+			t.Errorf("%d bytes of a span of %d: no error", n, s.Out.Len)
+		}
+	}
+	if _, err := d.Fill(make([]byte, s.Out.Len-1), 0); err == nil {
+		t.Error("a short buffer: no error")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -100,6 +101,9 @@ func checkSpans(t testing.TB, z *ztoc.ZTOC, layer, plain []byte) {
 		if got := mustDecode(t, i, id, layer); s.Out.Len > 0 && !bytes.Equal(got, plain[s.Out.Off:s.Out.End()]) {
 			t.Fatalf("span %d of %d differs", id, len(i.Spans))
 		}
+		if id%(1+len(i.Spans)/8) == 0 {
+			checkPieces(t, i, id, layer, plain)
+		}
 		end = max(end, s.Out.End())
 		if s.Out.Len > 0 {
 			if at := i.SpanAt(s.Out.Off); at != id {
@@ -112,5 +116,45 @@ func checkSpans(t testing.TB, z *ztoc.ZTOC, layer, plain []byte) {
 	}
 	if want := min(end, i.UncompressedSize); want != i.UncompressedSize {
 		t.Fatalf("spans end at %d, want %d", end, i.UncompressedSize)
+	}
+}
+
+// checkPieces decodes span id in some steps, and ranges of it.
+func checkPieces(t testing.TB, z *ztoc.ZInfo, id int, layer, plain []byte) {
+	t.Helper()
+	s := z.Spans[id]
+	if s.Out.Len == 0 {
+		return
+	}
+	src := layer[s.In.Off:s.In.End()]
+	want := plain[s.Out.Off:s.Out.End()]
+	r := rand.New(rand.NewPCG(uint64(id), uint64(s.Out.Len)))
+	d, err := z.Open(id, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	dst := make([]byte, s.Out.Len)
+	for n := int64(0); n < s.Out.Len; {
+		n += 1 + r.Int64N(1+s.Out.Len/2)
+		n = min(n, s.Out.Len)
+		have, err := d.Fill(dst, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have < n || !bytes.Equal(dst[:have], want[:have]) {
+			t.Fatalf("span %d to %d: %d bytes, or others", id, n, have)
+		}
+	}
+	for range 3 {
+		off := r.Int64N(s.Out.Len)
+		n := min(s.Out.Len-off, 1+r.Int64N(5000))
+		p := make([]byte, n)
+		if err := z.DecodeRange(p, id, off, src); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(p, want[off:off+n]) {
+			t.Fatalf("[%d,+%d) of span %d differs", off, n, id)
+		}
 	}
 }

@@ -59,8 +59,6 @@ package ztoc
 import (
 	"crypto/sha256"
 	"time"
-
-	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // Compression is the compression of a layer, with the values of the wire
@@ -134,8 +132,7 @@ type ZInfo struct {
 	UncompressedSize int64  // offset just behind the tar's end-of-archive marker
 	Spans            []Span // in order; the non-empty Outs cover [0, UncompressedSize) without gap
 
-	legacy bool           // read from a v1 checkpoint blob, and written as one
-	pool   klauspost.Pool // of Decode
+	legacy bool // read from a v1 checkpoint blob, and written as one
 }
 
 // ZTOC is the table of contents and the zInfo of one layer.
