@@ -4,7 +4,10 @@ package fs
 
 import (
 	"fmt"
+	"iter"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -29,6 +32,14 @@ const (
 	opaqueTr = "trusted.overlay.opaque"
 	opaqueUs = userOvl + "opaque"
 )
+
+// TOC is the table of contents of a layer. [ztoc.ZTOC] is one.
+type TOC interface {
+	// Len is the number of entries.
+	Len() int
+	// Entries yields the entries in tar order with their numbers, the same ones every time.
+	Entries() iter.Seq2[int, ztoc.Entry]
+}
 
 // EntryError says why a TOC is no file tree. It wraps ErrTOC.
 type EntryError struct {
@@ -55,8 +66,10 @@ type buildName struct {
 
 // buildInode is a file on its way into the tree.
 type buildInode struct {
+	file   node   // without name, parent and links; a target is in builder.text
+	xattrs uint32 // first of its own in builder.xattrs
+	nxattr uint32
 	entry  int32 // in the TOC; -1 for a directory only implied by what is in it
-	link   int32 // the last hard link to it, whose header has its owner, mode and time; 0 means none
 	kind   kind
 	opaque bool
 }
@@ -67,7 +80,7 @@ const (
 	kindFile kind = iota
 	kindDir
 	kindWhiteout
-	kindPending // a hard link whose target comes later
+	kindPending // a hard link whose target comes later; it is in builder.text
 )
 
 type nameKey struct {
@@ -78,7 +91,7 @@ type nameKey struct {
 // builder makes a tree the way a tar extraction does: entry by entry, later ones
 // replacing earlier ones of the same name. Name 0 and inode 0 are the root.
 type builder struct {
-	toc       []ztoc.Entry
+	entries   int   // of the TOC
 	size      int64 // uncompressed bytes of the layer
 	userxattr bool  // overlayfs uses user.overlay.*
 
@@ -86,6 +99,8 @@ type builder struct {
 	inodes []buildInode
 	index  map[nameKey]uint32
 	wh     []whiteout
+	text   strings.Builder // targets of links, keys and values of xattrs
+	xattrs []xattr         // their strings in text
 	// implied is the number of directories made for want of an entry.
 	implied int
 	// prefix is the directory part of the last entry's name and prefixName what it
@@ -99,6 +114,7 @@ type whiteout struct {
 	entry  int32
 	parent uint32
 	name   string
+	file   node
 }
 
 // errReason is a reason for EntryError.
@@ -108,35 +124,45 @@ type errReason string
 func (e errReason) Error() string { return string(e) }
 
 // newTree builds the tree of a layer with size uncompressed bytes.
-func newTree(toc []ztoc.Entry, size int64, userxattr bool) (*tree, error) {
+func newTree(toc TOC, size int64, userxattr bool) (*tree, error) {
+	n := min(toc.Len(), maxNames)
 	b := &builder{
-		toc:       toc,
+		entries:   n,
 		size:      size,
 		userxattr: userxattr,
-		names:     make([]buildName, 1, len(toc)+1),
-		inodes:    make([]buildInode, 1, len(toc)+1),
-		index:     make(map[nameKey]uint32, len(toc)),
+		names:     make([]buildName, 1, n+1),
+		inodes:    make([]buildInode, 1, n+1),
+		index:     make(map[nameKey]uint32, n),
 	}
-	b.inodes[0] = buildInode{entry: -1, kind: kindDir}
-	for i := range toc {
-		if err := b.add(i); err != nil {
-			return nil, &EntryError{Entry: i, Name: toc[i].Name, Reason: err.Error()}
+	b.inodes[0] = impliedDir()
+	for i, e := range toc.Entries() {
+		if err := b.add(i, &e); err != nil {
+			return nil, &EntryError{Entry: i, Name: e.Name, Reason: err.Error()}
 		}
 	}
 	for _, w := range b.wh {
 		if err := b.addWhiteout(w); err != nil {
-			return nil, &EntryError{Entry: int(w.entry), Name: toc[w.entry].Name, Reason: err.Error()}
+			return nil, entryError(toc, int(w.entry), err)
 		}
 	}
 	if i, err := b.link(); err != nil {
-		return nil, &EntryError{Entry: i, Name: toc[i].Name, Reason: err.Error()}
+		return nil, entryError(toc, i, err)
 	}
 	return b.layout()
 }
 
+// entryError returns the error of an entry that has gone by.
+func entryError(toc TOC, i int, err error) error {
+	for k, e := range toc.Entries() {
+		if k == i {
+			return &EntryError{Entry: i, Name: e.Name, Reason: err.Error()}
+		}
+	}
+	return &EntryError{Entry: i, Reason: err.Error()}
+}
+
 // add enters entry i.
-func (b *builder) add(i int) error {
-	e := &b.toc[i]
+func (b *builder) add(i int, e *ztoc.Entry) error {
 	dir, base, err := split(e.Name)
 	if err != nil {
 		return err
@@ -148,7 +174,7 @@ func (b *builder) add(i int) error {
 		if e.Type != ztoc.TypeDir {
 			return errReason("the root is not a directory")
 		}
-		b.inodes[0].entry = int32(i)
+		b.describe(0, i, e)
 		return nil
 	}
 	parent, hidden, err := b.dir(dir)
@@ -156,19 +182,19 @@ func (b *builder) add(i int) error {
 		return err
 	}
 	if strings.HasPrefix(base, whPrefix) {
-		return b.mark(i, parent, base)
+		return b.mark(i, e, parent, base)
 	}
 	switch e.Type {
 	case ztoc.TypeDir:
-		return b.addDir(i, parent, base)
+		return b.addDir(i, e, parent, base)
 	case ztoc.TypeHardlink:
-		return b.addLink(i, parent, base)
+		return b.addLink(i, e, parent, base)
 	}
-	return b.bind(parent, base, func() uint32 { return b.inode(i, kindFile) })
+	return b.bind(parent, base, func() uint32 { return b.inode(i, e, kindFile) })
 }
 
 // mark enters a name that stands for something missing in the layers below.
-func (b *builder) mark(i int, parent uint32, base string) error {
+func (b *builder) mark(i int, e *ztoc.Entry, parent uint32, base string) error {
 	if base == whOpaque {
 		b.inodes[b.names[parent].inode].opaque = true
 		return nil
@@ -180,7 +206,9 @@ func (b *builder) mark(i int, parent uint32, base string) error {
 	if gone == "" || gone == "." || gone == ".." {
 		return errReason("whiteout of no name")
 	}
-	b.wh = append(b.wh, whiteout{int32(i), parent, gone})
+	w := whiteout{entry: int32(i), parent: parent, name: gone, file: node{mode: unix.S_IFCHR}} // of device 0:0
+	w.file.setTime(e.ModTime)
+	b.wh = append(b.wh, w)
 	return nil
 }
 
@@ -191,29 +219,31 @@ func (b *builder) addWhiteout(w whiteout) error {
 	if _, ok := b.index[nameKey{w.parent, w.name}]; ok {
 		return nil
 	}
-	return b.bind(w.parent, w.name, func() uint32 { return b.inode(int(w.entry), kindWhiteout) })
+	return b.bind(w.parent, w.name, func() uint32 {
+		return b.addInode(buildInode{file: w.file, entry: w.entry, kind: kindWhiteout})
+	})
 }
 
 // addDir enters a directory. One that is there already keeps what is in it.
-func (b *builder) addDir(i int, parent uint32, base string) error {
+func (b *builder) addDir(i int, e *ztoc.Entry, parent uint32, base string) error {
 	if n, ok := b.index[nameKey{parent, base}]; ok {
-		if in := &b.inodes[b.names[n].inode]; in.kind == kindDir {
-			in.entry = int32(i)
+		if in := b.names[n].inode; b.inodes[in].kind == kindDir {
+			b.describe(in, i, e)
 			return nil
 		}
 	}
-	return b.bind(parent, base, func() uint32 { return b.inode(i, kindDir) })
+	return b.bind(parent, base, func() uint32 { return b.inode(i, e, kindDir) })
 }
 
 // addLink enters a hard link: one more name of what its target is now or, if there
 // is no such name yet, of what it will be in the end.
-func (b *builder) addLink(i int, parent uint32, base string) error {
-	target, ok, err := b.find(b.toc[i].Linkname)
+func (b *builder) addLink(i int, e *ztoc.Entry, parent uint32, base string) error {
+	target, ok, err := b.find(e.Linkname)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return b.bind(parent, base, func() uint32 { return b.inode(i, kindPending) })
+		return b.bind(parent, base, func() uint32 { return b.inode(i, e, kindPending) })
 	}
 	n := &b.names[target]
 	if n.parent == parent && n.name == base {
@@ -223,14 +253,26 @@ func (b *builder) addLink(i int, parent uint32, base string) error {
 		return errReason("hard link to a directory")
 	}
 	in := n.inode
-	b.inodes[in].link = int32(i) // not 0: the target's entry comes before
+	b.inodes[in].file.setOwner(e) // what an extraction does last counts
 	return b.bind(parent, base, func() uint32 { return in })
 }
 
-// inode adds a file.
-func (b *builder) inode(entry int, k kind) uint32 {
-	b.inodes = append(b.inodes, buildInode{entry: int32(entry), kind: k})
+// impliedDir is a directory that no entry describes.
+func impliedDir() buildInode {
+	return buildInode{file: node{mode: unix.S_IFDIR | 0o755}, entry: -1, kind: kindDir}
+}
+
+// addInode adds a file.
+func (b *builder) addInode(in buildInode) uint32 {
+	b.inodes = append(b.inodes, in)
 	return uint32(len(b.inodes) - 1)
+}
+
+// inode adds the file of entry i.
+func (b *builder) inode(i int, e *ztoc.Entry, k kind) uint32 {
+	in := b.addInode(buildInode{kind: k})
+	b.describe(in, i, e)
+	return in
 }
 
 // bind makes name in directory parent a name of the inode that get returns.
@@ -272,11 +314,11 @@ func (b *builder) dir(path string) (n uint32, hidden bool, err error) {
 		}
 		child, ok := b.index[nameKey{n, c}]
 		if !ok {
-			if b.implied++; b.implied > maxImplied+maxImpliedPerEntry*len(b.toc) {
+			if b.implied++; b.implied > maxImplied+maxImpliedPerEntry*b.entries {
 				return 0, false, errReason(fmt.Sprintf("more than %d directories without an entry", b.implied-1))
 			}
 			child = uint32(len(b.names))
-			if err := b.bind(n, c, func() uint32 { return b.inode(-1, kindDir) }); err != nil {
+			if err := b.bind(n, c, func() uint32 { return b.addInode(impliedDir()) }); err != nil {
 				return 0, false, err
 			}
 		}

@@ -8,7 +8,7 @@
 // its TOC, held as a compact tree in memory; the bytes come from a [span.Layer].
 //
 //	f, err := fs.Mount(dir, fs.Options{StateDir: state})
-//	lower, err := f.Attach(name, z.TOC, layer) // an overlayfs lowerdir
+//	lower, err := f.Attach(name, z, layer) // an overlayfs lowerdir
 //	...
 //	err = f.Detach(name)
 //	err = f.Close()
@@ -80,7 +80,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/seekoci/seekoci/fs/span"
-	"github.com/seekoci/seekoci/ztoc"
 )
 
 // Errors of this package.
@@ -181,7 +180,7 @@ func Mount(dir string, opts Options) (*FS, error) {
 // Attach makes the layer appear as directory name of the mount and returns its
 // path. It takes a handle of its own on data, whose Close stays the caller's.
 // What the TOC says that cannot be served is ErrTOC.
-func (f *FS) Attach(name string, toc []ztoc.Entry, data *span.Layer) (string, error) {
+func (f *FS) Attach(name string, toc TOC, data *span.Layer) (string, error) {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
 		return "", fmt.Errorf("attach layer %q: name is not a plain file name", name)
 	}

@@ -13,12 +13,12 @@ import (
 // them: no entry says what they are, so that they are what they were in the layers
 // below. The paths are relative, without "." or doubled slashes, parents first.
 // The root is not among them. What Attach refuses is left out.
-func Implied(toc []ztoc.Entry) []string {
+func Implied(toc TOC) []string {
 	described := make(map[string]bool) // by path: whether an entry says what it is
 	var last, path string              // the directory of the entry before, as it says and cleaned
 	ok := true
-	for i := range toc {
-		dir, base, err := split(toc[i].Name)
+	for _, e := range toc.Entries() {
+		dir, base, err := split(e.Name)
 		if err != nil {
 			continue
 		}
@@ -31,7 +31,7 @@ func Implied(toc []ztoc.Entry) []string {
 		if !ok {
 			continue
 		}
-		if base != "" && toc[i].Type == ztoc.TypeDir && !strings.HasPrefix(base, whPrefix) {
+		if base != "" && e.Type == ztoc.TypeDir && !strings.HasPrefix(base, whPrefix) {
 			described[join(path, base)] = true
 		}
 	}

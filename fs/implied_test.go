@@ -27,7 +27,7 @@ func TestImplied(t *testing.T) {
 		{"hidden", []ztoc.Entry{dir(".wh..wh.plnk"), file(".wh..wh.plnk/1", 1)}, nil},
 		{"refused", []ztoc.Entry{file("../a/b", 1), file("a/../b/c", 1), file("", 1)}, nil},
 	} {
-		if got := Implied(c.toc); !slices.Equal(got, c.want) {
+		if got := Implied(entries(c.toc)); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -37,18 +37,18 @@ func TestImplied(t *testing.T) {
 func TestImpliedTree(t *testing.T) {
 	b := mustBuild(t, nil)
 	toc := append(slices.Clone(b.z.TOC), file("x/y/z", 1), file("x/.wh.gone", 2), file("tmp/a", 3))
-	want, err := newTree(toc, layerSize, false)
+	want, err := newTree(entries(toc), layerSize, false)
 	must(t, err)
 	full := toc
-	for _, p := range Implied(toc) {
+	for _, p := range Implied(entries(toc)) {
 		full = append(full, ztoc.Entry{Name: p + "/", Type: ztoc.TypeDir, Mode: 0o755})
 	}
-	got, err := newTree(full, layerSize, false)
+	got, err := newTree(entries(full), layerSize, false)
 	must(t, err)
 	if draw(got) != draw(want) {
 		t.Errorf("got:\n%s\nwant:\n%s", draw(got), draw(want))
 	}
-	if left := Implied(full); len(left) > 0 {
+	if left := Implied(entries(full)); len(left) > 0 {
 		t.Errorf("still implied: %q", left)
 	}
 	if len(full) == len(toc) {

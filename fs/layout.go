@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -91,10 +89,10 @@ func (b *builder) link() (i int, err error) {
 			}
 			to[in] = in // being looked at
 			chain = append(chain, in)
-			entry := int(b.inodes[in].entry)
-			target, ok, err := b.find(b.toc[entry].Linkname)
+			entry, name := int(b.inodes[in].entry), b.target(in)
+			target, ok, err := b.find(name)
 			if err == nil && !ok {
-				err = errReason(fmt.Sprintf("hard link to %.300q, which is not in the layer", b.toc[entry].Linkname))
+				err = errReason(fmt.Sprintf("hard link to %.300q, which is not in the layer", name))
 			}
 			if err != nil {
 				return entry, err
@@ -185,65 +183,85 @@ func (b *builder) kids() *children {
 	return c
 }
 
+// describe makes inode in the file that entry i says it is.
+func (b *builder) describe(in uint32, i int, e *ztoc.Entry) {
+	f := node{mode: typeBits(e.Type)}
+	f.setOwner(e)
+	switch e.Type {
+	case ztoc.TypeReg:
+		f.data, f.size = e.Offset, e.Size
+	case ztoc.TypeSymlink, ztoc.TypeHardlink:
+		f.data, f.size = int64(b.text.Len()), int64(len(e.Linkname))
+		b.text.WriteString(e.Linkname)
+	case ztoc.TypeChar, ztoc.TypeBlock:
+		f.data = int64(e.Devminor&0xff | e.Devmajor<<8 | e.Devminor&^0xff<<12)
+	}
+	ino := &b.inodes[in]
+	ino.file, ino.entry, ino.xattrs = f, int32(i), uint32(len(b.xattrs))
+	for _, r := range e.PAX {
+		if key, ok := b.xattrKey(r.Key); ok {
+			b.xattrs = append(b.xattrs, newXattr(&b.text, in, key, r.Value))
+		}
+	}
+	ino.nxattr = uint32(len(b.xattrs)) - ino.xattrs
+}
+
+// target returns the target of the link in.
+func (b *builder) target(in uint32) string {
+	f := &b.inodes[in].file
+	return b.text.String()[f.data:][:f.size]
+}
+
+// setOwner sets what an extraction sets anew for each name of a file: its owner, mode and time.
+func (n *node) setOwner(e *ztoc.Entry) {
+	n.mode = n.mode&syscall.S_IFMT | uint16(e.Mode&0o7777)
+	n.uid, n.gid = e.UID, e.GID
+	n.setTime(e.ModTime)
+}
+
+// setTime sets the time of modification, which is not before 1970.
+func (n *node) setTime(t time.Time) {
+	n.sec, n.nsec = 0, 0
+	if !t.Before(time.Unix(0, 0)) {
+		n.sec, n.nsec = t.Unix(), uint32(t.Nanosecond())
+	}
+}
+
 // fill writes the file of an inode into node i.
 func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
-	n := &t.nodes[i]
 	ino := &b.inodes[in]
-	n.nlink = 1
+	n := ino.file
+	n.name, n.nameLen, n.parent, n.nlink = t.nodes[i].name, t.nodes[i].nameLen, t.nodes[i].parent, 1
 	if ino.kind == kindDir {
 		n.nlink = 2
-		n.mode = unix.S_IFDIR | 0o755
+	}
+	text := b.text.String()
+	if n.mode&syscall.S_IFMT == syscall.S_IFLNK {
+		n.data = int64(arena.Len())
+		arena.WriteString(b.target(in))
 	}
 	if ino.opaque {
 		key := opaqueTr
 		if b.userxattr {
 			key = opaqueUs
 		}
-		t.addXattr(arena, i, key, "y")
+		t.xattrs = append(t.xattrs, newXattr(arena, i, key, "y"))
 	}
-	if ino.entry < 0 {
-		return
+	for _, x := range b.xattrs[ino.xattrs:][:ino.nxattr] {
+		t.xattrs = append(t.xattrs, newXattr(arena, i, text[x.key:][:x.keyLen], text[x.val:][:x.valLen]))
 	}
-	e := &b.toc[ino.entry]
-	// What an extraction does last counts.
-	last := e
-	if ino.link != 0 {
-		last = &b.toc[ino.link]
+	if ino.opaque || ino.nxattr > 0 {
+		n.flags |= flagXattrs
 	}
-	if !last.ModTime.Before(time.Unix(0, 0)) {
-		n.sec, n.nsec = last.ModTime.Unix(), uint32(last.ModTime.Nanosecond())
-	}
-	if ino.kind == kindWhiteout {
-		n.mode = unix.S_IFCHR // of device 0:0
-		return
-	}
-	n.mode = typeBits(e.Type) | uint16(last.Mode&0o7777)
-	n.uid, n.gid = last.UID, last.GID
-	switch e.Type {
-	case ztoc.TypeReg:
-		n.data, n.size = e.Offset, e.Size
-	case ztoc.TypeSymlink:
-		n.data, n.size = int64(arena.Len()), int64(len(e.Linkname))
-		arena.WriteString(e.Linkname)
-	case ztoc.TypeChar, ztoc.TypeBlock:
-		n.data = int64(e.Devminor&0xff | e.Devmajor<<8 | e.Devminor&^0xff<<12)
-	}
-	for _, r := range e.PAX {
-		if key, ok := b.xattrKey(r.Key); ok {
-			t.addXattr(arena, i, key, r.Value)
-		}
-	}
+	t.nodes[i] = n
 }
 
-func (t *tree) addXattr(arena *strings.Builder, i uint32, key, value string) {
-	t.nodes[i].flags |= flagXattrs
-	t.xattrs = append(t.xattrs, xattr{
-		node: i,
-		key:  uint32(arena.Len()), keyLen: uint32(len(key)),
-		val: uint32(arena.Len() + len(key)), valLen: uint32(len(value)),
-	})
+// newXattr returns an extended attribute of node i, whose strings it appends to arena.
+func newXattr(arena *strings.Builder, i uint32, key, value string) xattr {
+	at := uint32(arena.Len())
 	arena.WriteString(key)
 	arena.WriteString(value)
+	return xattr{node: i, key: at, keyLen: uint32(len(key)), val: at + uint32(len(key)), valLen: uint32(len(value))}
 }
 
 func typeBits(t ztoc.EntryType) uint16 {

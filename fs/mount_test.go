@@ -95,7 +95,7 @@ func mustAttach(t testing.TB, f *FS, name string, b *built) (string, *span.Layer
 	t.Cleanup(func() { must(t, s.Close()) })
 	l, err := s.Layer(name, b.z.ZInfo, b.blob)
 	must(t, err)
-	d, err := f.Attach(name, b.z.TOC, l)
+	d, err := f.Attach(name, b.z, l)
 	must(t, err)
 	return d, l
 }
@@ -312,7 +312,7 @@ func TestRace(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := f.Attach(name, b.z.TOC, l); err != nil && !errors.Is(err, ErrExists) {
+				if _, err := f.Attach(name, b.z, l); err != nil && !errors.Is(err, ErrExists) {
 					t.Error(err)
 				}
 				if err := l.Close(); err != nil {

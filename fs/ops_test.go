@@ -28,7 +28,7 @@ import (
 // mustRaw returns the FUSE face of a file system that is not mounted, with one layer in slot 5.
 func mustRaw(t testing.TB, toc []ztoc.Entry) *raw {
 	t.Helper()
-	tr, err := newTree(toc, layerSize, false)
+	tr, err := newTree(entries(toc), layerSize, false)
 	must(t, err)
 	f := &FS{opts: Options{Log: slog.New(slog.DiscardHandler)}, done: make(chan struct{})}
 	l := &layer{name: "l", slot: 5, tree: tr}
@@ -251,14 +251,14 @@ func TestNames(t *testing.T) {
 	b := mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1000)})
 	d, l := mustAttach(t, f, "layer", b)
 	for _, name := range []string{"", ".", "..", "a/b", "a\x00", strings.Repeat("x", 256)} {
-		if _, err := f.Attach(name, b.z.TOC, l); err == nil {
+		if _, err := f.Attach(name, b.z, l); err == nil {
 			t.Errorf("name %q accepted", name)
 		}
 	}
-	if _, err := f.Attach("layer", b.z.TOC, l); !errors.Is(err, ErrExists) {
+	if _, err := f.Attach("layer", b.z, l); !errors.Is(err, ErrExists) {
 		t.Errorf("name taken: %v", err)
 	}
-	if _, err := f.Attach("bad", []ztoc.Entry{file("../x", 1)}, l); !errors.Is(err, ErrTOC) {
+	if _, err := f.Attach("bad", entries{file("../x", 1)}, l); !errors.Is(err, ErrTOC) {
 		t.Errorf("bad TOC: %v", err)
 	}
 	for _, sh := range []string{"touch x", "touch big", "mkdir d", "rm big", "mv big b", "ln big b", "ln -s a b", "chmod 1 big", "chown 1 big", "echo >> big", "setfattr -n user.a -v b big"} {

@@ -5,6 +5,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,12 @@ func must(t testing.TB, err error) {
 func file(name string, off int64) ztoc.Entry {
 	return ztoc.Entry{Name: name, Type: ztoc.TypeReg, Mode: 0o644, Offset: off, Size: 10}
 }
+
+// entries is a TOC.
+type entries []ztoc.Entry
+
+func (t entries) Len() int                            { return len(t) }
+func (t entries) Entries() iter.Seq2[int, ztoc.Entry] { return slices.All(t) }
 
 func dir(name string) ztoc.Entry {
 	return ztoc.Entry{Name: name, Type: ztoc.TypeDir, Mode: 0o700}
@@ -128,7 +135,7 @@ func TestTree(t *testing.T) {
 			"/ d755\n/a 1 security.capability=\x01 user.b="},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tr, err := newTree(c.toc, layerSize, false)
+			tr, err := newTree(entries(c.toc), layerSize, false)
 			must(t, err)
 			if got := draw(tr); got != c.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
@@ -144,7 +151,7 @@ func TestTreeLinkAttributes(t *testing.T) {
 	target.UID, target.ModTime = 1, time.Unix(10, 1)
 	last.UID, last.GID, last.Mode, last.ModTime = 2, 3, 0o4755, time.Unix(20, 2)
 	old.ModTime = time.Unix(-1, 5)
-	tr, err := newTree([]ztoc.Entry{target, link("x", "a"), last, old}, layerSize, false)
+	tr, err := newTree(entries{target, link("x", "a"), last, old}, layerSize, false)
 	must(t, err)
 	for name, want := range map[string]fuse.Attr{
 		"a": {Mode: unix.S_IFREG | 0o4755, Mtime: 20, Mtimensec: 2, Owner: fuse.Owner{Uid: 2, Gid: 3}},
@@ -165,7 +172,7 @@ func TestTreeLinkAttributes(t *testing.T) {
 
 func TestTreeUserXattr(t *testing.T) {
 	toc := []ztoc.Entry{{Name: "d", Type: ztoc.TypeDir, PAX: []ztoc.Record{{Key: "SCHILY.xattr.user.overlay.redirect", Value: "/"}}}, file("d/.wh..wh..opq", 1)}
-	tr, err := newTree(toc, layerSize, true)
+	tr, err := newTree(entries(toc), layerSize, true)
 	must(t, err)
 	if got, want := draw(tr), "/ d755 x3\n/d d0 user.overlay.opaque=y"; got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -232,7 +239,7 @@ func TestTreeRefuses(t *testing.T) {
 		}),
 		"implied directories": bomb,
 	} {
-		tr, err := newTree(toc, layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false)
 		var ee *EntryError
 		if !errors.Is(err, ErrTOC) || !errors.As(err, &ee) || ee.Name != toc[ee.Entry].Name {
 			t.Errorf("%s: error %v", name, err)
@@ -245,7 +252,7 @@ func TestTreeRefuses(t *testing.T) {
 
 // TestTreeNumbers pins the numbers of nodes, which running kernels remember.
 func TestTreeNumbers(t *testing.T) {
-	tr, err := newTree([]ztoc.Entry{file("z", 1), file("d/b", 2), link("a", "z"), file("d/a/x", 3), dir("c"), file("d/.wh.c", 4)}, layerSize, false)
+	tr, err := newTree(entries{file("z", 1), file("d/b", 2), link("a", "z"), file("d/a/x", 3), dir("c"), file("d/.wh.c", 4)}, layerSize, false)
 	must(t, err)
 	var got []string
 	for i := range tr.nodes {
@@ -268,7 +275,7 @@ func FuzzTree(f *testing.F) {
 			name, to, _ := strings.Cut(l[1:], "|")
 			toc = append(toc, ztoc.Entry{Name: name, Linkname: to, Type: ztoc.EntryType(l[0] - '0'), Offset: int64(i), Size: 1, ModTime: time.Unix(int64(i), 0)})
 		}
-		tr, err := newTree(toc, layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false)
 		if err != nil {
 			if !errors.Is(err, ErrTOC) {
 				t.Errorf("untyped error %v", err)
@@ -313,7 +320,7 @@ func BenchmarkTreeBuild(b *testing.B) {
 	toc := bigTOC(100_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		tr, err := newTree(toc, layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false)
 		must(b, err)
 		kept := 56*cap(tr.nodes) + len(tr.arena) + 20*cap(tr.xattrs)
 		b.ReportMetric(float64(kept)/float64(len(toc)), "kept-B/file")
@@ -322,7 +329,7 @@ func BenchmarkTreeBuild(b *testing.B) {
 
 func BenchmarkTreeLookup(b *testing.B) {
 	toc := bigTOC(100_000)
-	tr, err := newTree(toc, layerSize, false)
+	tr, err := newTree(entries(toc), layerSize, false)
 	must(b, err)
 	d := uint32(0)
 	for _, c := range []string{"usr", "lib", "python3", "dist-packages"} {
@@ -348,7 +355,7 @@ var dirNames = slices.Collect(func(yield func(string) bool) {
 })
 
 func BenchmarkReadDirPlus(b *testing.B) {
-	tr, err := newTree(bigTOC(100_000), layerSize, false)
+	tr, err := newTree(entries(bigTOC(100_000)), layerSize, false)
 	must(b, err)
 	f := &FS{}
 	l := &layer{name: "l", slot: 1, tree: tr}

@@ -20,8 +20,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/seekoci/seekoci/fs"
 	"github.com/seekoci/seekoci/fs/span"
-	"github.com/seekoci/seekoci/ztoc"
 )
 
 // must returns a function that fails the test if err is not nil and returns v.
@@ -228,7 +228,7 @@ type fakeMount struct {
 	err      error // of Attach, if not nil
 }
 
-func (f *fakeMount) Attach(name string, _ []ztoc.Entry, _ *span.Layer) (string, error) {
+func (f *fakeMount) Attach(name string, _ fs.TOC, _ *span.Layer) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {

@@ -17,7 +17,7 @@ import (
 
 // mounter is the node's one mount. *fs.FS satisfies it.
 type mounter interface {
-	Attach(name string, toc []ztoc.Entry, data *span.Layer) (string, error)
+	Attach(name string, toc fs.TOC, data *span.Layer) (string, error)
 	Detach(name string) error
 	Close() error
 }
@@ -179,11 +179,11 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 	if err != nil {
 		return "", local(openReason(err), err)
 	}
-	path, err := s.mount.Attach(l.key, z.TOC, data)
+	path, err := s.mount.Attach(l.key, z, data)
 	if err != nil {
 		return "", local(openReason(err), errors.Join(err, data.Close()))
 	}
-	l.path, l.src, l.data, l.implied = path, src, data, fs.Implied(z.TOC)
+	l.path, l.src, l.data, l.implied = path, src, data, fs.Implied(z)
 	return path, nil
 }
 
