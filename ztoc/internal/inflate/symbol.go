@@ -7,19 +7,17 @@ import "io"
 // The loops work on a cursor. Between calls it holds fewer than 8 bits, and the
 // bits above nbits are zero.
 type cursor struct {
-	src    []byte                // 0
-	dst    []byte                // 24
-	refs   []Ref                 // 48: room for traced matches
-	in     int                   // 72: index in src of the next byte
-	pos    int                   // 80: index in dst of the next byte
-	inMax  int                   // 88: the fast loop runs while in <= inMax
-	posMax int                   // 96: and pos <= posMax
-	soft   int                   // 104: matches whose source is before are traced
-	nrefs  int                   // 112
-	bits   uint64                // 120
-	nbits  uint64                // 128
-	lit    *[litTableSize]uint32 // 136
-	dist   *[dstTableSize]uint32 // 144
+	src    []byte // 0
+	dst    []byte // 24
+	refs   []Ref  // 48: room for traced matches
+	in     int    // 72: index in src of the next byte
+	pos    int    // 80: index in dst of the next byte
+	inMax  int    // 88: the fast loop runs while in <= inMax
+	posMax int    // 96: and pos <= posMax
+	soft   int    // 104: matches whose source is before are traced
+	nrefs  int    // 112
+	bits   uint64 // 120
+	nbits  uint64 // 128
 }
 
 // The fast loop may read inSlack bytes behind src[in], and write outSlack bytes
