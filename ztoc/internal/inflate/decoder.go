@@ -154,7 +154,7 @@ func (d *Decoder) Decode(dst []byte, pos, want int, src []byte, in int, last boo
 		case d.mode == modeStored:
 			stop, err = d.copyStored(want)
 		default:
-			stop, err = d.symbols(want)
+			stop, err = d.symbols(want, last)
 		}
 	}
 	newPos, newIn = c.pos, c.in
@@ -206,11 +206,14 @@ func (d *Decoder) copyStored(want int) (Stop, error) {
 }
 
 // symbols decodes symbols of the current block, until something has to be looked at.
-func (d *Decoder) symbols(want int) (Stop, error) {
+func (d *Decoder) symbols(want int, last bool) (Stop, error) {
 	c := &d.c
 	c.inMax = len(c.src) - inSlack
-	c.posMax = min(want-1, len(c.dst)-outSlack)
+	c.posMax = min(want-maxLiterals, len(c.dst)-outSlack)
 	for {
+		if !last && c.in > c.inMax {
+			return 0, nil // a symbol may be cut off
+		}
 		if c.in <= c.inMax && c.pos <= c.posMax {
 			switch d.fast() {
 			case exitEnd:

@@ -64,7 +64,7 @@ func (r *bitReader) pos() int { return 8*r.in - int(r.nbits) }
 
 // readHeader reads the header of a block and prepares for what follows it.
 func (d *Decoder) readHeader(r *bitReader) error {
-	start := r.pos()
+	start, first, held := r.in, r.bits, r.nbits
 	v, err := r.read(3)
 	if err != nil {
 		return err
@@ -84,8 +84,13 @@ func (d *Decoder) readHeader(r *bitReader) error {
 		d.tables = noTables
 		return err
 	}
-	d.headerBits = r.pos() - start
-	d.headerLen = copy(d.header[:], r.src[start/8:(r.pos()+7)/8])
+	d.headerBits = r.pos() - (8*start - int(held))
+	d.headerLen = 0
+	if held > 0 { // the byte before may be gone from the input
+		d.header[0] = byte(first << (8 - held))
+		d.headerLen = 1
+	}
+	d.headerLen += copy(d.header[d.headerLen:], r.src[start:(r.pos()+7)/8])
 	return nil
 }
 
@@ -175,12 +180,9 @@ func (d *Decoder) readDynamic(r *bitReader) error {
 func readLens(r *bitReader, table *[1 << preTableBits]uint32, lens []uint8) error {
 	for i := 0; i < len(lens); {
 		// 14 bits hold any symbol and its extra bits; the input may end behind fewer.
-		full := r.need(maxPreLen + 7)
+		r.need(maxPreLen + 7)
 		e := table[r.bits&(1<<preTableBits-1)]
 		n := uint(e & entryDrop)
-		if e&entryExcept != 0 && (full || r.nbits >= preTableBits) {
-			return fmt.Errorf("%w: code length", ErrHeader)
-		}
 		sym := uint(e >> entryValue)
 		var extra, base uint
 		switch sym {
@@ -191,8 +193,11 @@ func readLens(r *bitReader, table *[1 << preTableBits]uint32, lens []uint8) erro
 		case 18:
 			extra, base = 7, 11
 		}
-		if e&entryExcept != 0 || n+extra > r.nbits {
+		if n+extra > r.nbits {
 			return io.ErrUnexpectedEOF
+		}
+		if e&entryExcept != 0 {
+			return fmt.Errorf("%w: code length", ErrHeader)
 		}
 		r.take(n)
 		if extra == 0 {

@@ -27,6 +27,9 @@ const (
 	outSlack = 8 + maxMatch + 40
 )
 
+// maxLiterals is the most symbols that the fast loop decodes before it looks at the limits again.
+const maxLiterals = 3
+
 // Why the fast loop returned. In any case the cursor stands between two symbols.
 const (
 	exitSlack   = iota // no room in the input or output is left for going fast
@@ -54,7 +57,7 @@ func (d *Decoder) symbol() (ended bool, err error) {
 		have -= n
 		e = d.lit[uint(e>>entryValue)+uint(bits)&(1<<(e>>entryCodeBits&entryCodeMask)-1)]
 	}
-	if have < uint(e>>entryCodeBits&entryCodeMask) || e&(entryExcept|entryEnd) == entryExcept && have < maxCodeLen {
+	if have < uint(e>>entryCodeBits&entryCodeMask) {
 		return false, io.ErrUnexpectedEOF
 	}
 	n := uint(e & entryDrop)
@@ -89,7 +92,7 @@ func (d *Decoder) symbol() (ended bool, err error) {
 		have -= n
 		e = d.dst[uint(e>>entryValue)+uint(bits)&(1<<(e>>entryCodeBits&entryCodeMask)-1)]
 	}
-	if have < uint(e&entryDrop) || e&entryExcept != 0 && have < maxCodeLen {
+	if have < uint(e&entryDrop) {
 		return false, io.ErrUnexpectedEOF
 	}
 	if e&entryExcept != 0 {

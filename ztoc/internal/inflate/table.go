@@ -137,7 +137,7 @@ func build(table []uint32, root uint, lens []uint8, symbols []uint32) bool {
 // incomplete makes the table of a code that does not use all bit patterns.
 func incomplete(table []uint32, lens []uint8, symbols []uint32, used int) bool {
 	for i := range table {
-		table[i] = entryExcept
+		table[i] = entryExcept + entryCodeUnit
 	}
 	switch used {
 	case 0:
