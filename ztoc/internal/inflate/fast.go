@@ -22,44 +22,41 @@ func (d *Decoder) portable() int {
 		exit     = exitSlack
 	)
 	bits |= load64(src, in) << (nbits & 63)
-	in += int(63-nbits) >> 3
+	in += int(^nbits>>3) & 7
 	nbits |= 56
 	e := lit[bits&(1<<litTableBits-1)]
 	for in <= inMax && pos <= posMax {
 		if int32(e) < 0 {
 			bits >>= e & entryDrop
-			nbits -= uint(e & entryDrop)
+			nbits -= uint(e)
 			store8(dst, pos, byte(e>>entryValue))
 			pos++
 			e = lit[bits&(1<<litTableBits-1)]
 			if int32(e) < 0 {
 				bits >>= e & entryDrop
-				nbits -= uint(e & entryDrop)
+				nbits -= uint(e)
 				store8(dst, pos, byte(e>>entryValue))
 				pos++
 				e = lit[bits&(1<<litTableBits-1)]
 				if int32(e) < 0 {
 					bits >>= e & entryDrop
-					nbits -= uint(e & entryDrop)
+					nbits -= uint(e)
 					store8(dst, pos, byte(e>>entryValue))
 					pos++
 					e = lit[bits&(1<<litTableBits-1)]
 					bits |= load64(src, in) << (nbits & 63)
-					in += int(63-nbits) >> 3
+					in += int(^nbits>>3) & 7
 					nbits |= 56
 					continue
 				}
 			}
-			bits |= load64(src, in) << (nbits & 63)
-			in += int(63-nbits) >> 3
-			nbits |= 56
 		}
 		before, nbefore := bits, nbits
 		if e&entryExcept != 0 {
 			if e&entrySub == 0 {
 				if e&entryEnd != 0 {
 					bits >>= e & entryDrop
-					nbits -= uint(e & entryDrop)
+					nbits -= uint(e)
 					exit = exitEnd
 				} else {
 					exit = exitCareful
@@ -72,13 +69,13 @@ func (d *Decoder) portable() int {
 			if e&(entryLiteral|entryExcept) != 0 {
 				if int32(e) < 0 {
 					bits >>= e & entryDrop
-					nbits -= uint(e & entryDrop)
+					nbits -= uint(e)
 					store8(dst, pos, byte(e>>entryValue))
 					pos++
-					bits |= load64(src, in) << (nbits & 63)
-					in += int(63-nbits) >> 3
-					nbits |= 56
 					e = lit[bits&(1<<litTableBits-1)]
+					bits |= load64(src, in) << (nbits & 63)
+					in += int(^nbits>>3) & 7
+					nbits |= 56
 					continue
 				}
 				bits, nbits = before, nbefore
@@ -88,8 +85,12 @@ func (d *Decoder) portable() int {
 		}
 		length := int(e>>entryValue) + int(bits&(1<<(e&entryDrop)-1)>>(e>>entryCodeBits&entryCodeMask))
 		bits >>= e & entryDrop
-		nbits -= uint(e & entryDrop)
+		nbits -= uint(e)
 		e = dists[bits&(1<<dstTableBits-1)]
+		at := 8*in - int(nbefore&63)
+		bits |= load64(src, in) << (nbits & 63)
+		in += int(^nbits>>3) & 7
+		nbits |= 56
 		if e&entryExcept != 0 {
 			bits >>= dstTableBits
 			nbits -= dstTableBits
@@ -97,7 +98,7 @@ func (d *Decoder) portable() int {
 				e = dists[int(e>>entryValue)+int(bits&(1<<(e>>entryCodeBits&entryCodeMask)-1))]
 			}
 			if e&entryExcept != 0 {
-				bits, nbits = before, nbefore
+				in, bits, nbits = rewind(src, at)
 				exit = exitCareful
 				break
 			}
@@ -106,30 +107,28 @@ func (d *Decoder) portable() int {
 		from := pos - dist
 		if from < c.soft {
 			if from < 0 || c.nrefs == len(c.refs) {
-				bits, nbits = before, nbefore
+				in, bits, nbits = rewind(src, at)
 				exit = exitCareful
 				break
 			}
-			c.refs[c.nrefs] = Ref{Bit: uint64(8*in - int(nbefore)), Pos: uint32(pos), Dist: uint16(dist), Len: uint16(length)}
+			c.refs[c.nrefs] = Ref{Bit: uint64(at), Pos: uint32(pos), Dist: uint16(dist), Len: uint16(length)}
 			c.nrefs++
 		}
 		bits >>= e & entryDrop
-		nbits -= uint(e & entryDrop)
-		bits |= load64(src, in) << (nbits & 63)
-		in += int(63-nbits) >> 3
-		nbits |= 56
+		nbits -= uint(e)
 		e = lit[bits&(1<<litTableBits-1)]
+		bits |= load64(src, in) << (nbits & 63)
+		in += int(^nbits>>3) & 7
+		nbits |= 56
 
 		end := pos + length
 		switch {
-		case dist >= 16:
-			copy16(dst, pos, from)
-			copy16(dst, pos+16, from+16)
-			for pos += 32; pos < end; pos += 16 {
-				copy16(dst, pos, pos-dist)
-			}
 		case dist >= 8:
-			for ; pos < end; pos += 8 {
+			copy8(dst, pos, from)
+			copy8(dst, pos+8, from+8)
+			copy8(dst, pos+16, from+16)
+			copy8(dst, pos+24, from+24)
+			for pos += 32; pos < end; pos += 8 {
 				copy8(dst, pos, pos-dist)
 			}
 		case dist == 1:
@@ -145,6 +144,11 @@ func (d *Decoder) portable() int {
 		pos = end
 	}
 	c.pos = pos
-	c.consume(bits, nbits, in)
+	c.consume(bits, nbits&63, in)
 	return exit
+}
+
+// rewind returns the state at bit at of src.
+func rewind(src []byte, at int) (in int, bits uint64, nbits uint) {
+	return at/8 + 1, uint64(load8(src, at/8) >> (at & 7)), uint(8 - at&7)
 }

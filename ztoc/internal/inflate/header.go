@@ -32,6 +32,20 @@ type bitReader struct {
 
 // need makes at least n bits available, n <= 32, and reports false if the input ends before.
 func (r *bitReader) need(n uint) bool {
+	if r.nbits >= n {
+		return true
+	}
+	if len(r.src)-r.in >= 8 {
+		r.bits |= load64(r.src, r.in) << (r.nbits & 63)
+		r.in += int(63-r.nbits) >> 3
+		r.nbits |= 56
+		return true
+	}
+	return r.slowNeed(n)
+}
+
+// slowNeed is need near the end of the input.
+func (r *bitReader) slowNeed(n uint) bool {
 	for r.nbits < n {
 		if r.in >= len(r.src) {
 			return false
@@ -182,30 +196,32 @@ func readLens(r *bitReader, table *[1 << preTableBits]uint32, lens []uint8) erro
 		// 14 bits hold any symbol and its extra bits; the input may end behind fewer.
 		r.need(maxPreLen + 7)
 		e := table[r.bits&(1<<preTableBits-1)]
-		n := uint(e & entryDrop)
-		sym := uint(e >> entryValue)
-		var extra, base uint
-		switch sym {
-		case 16:
-			extra, base = 2, 3
-		case 17:
-			extra, base = 3, 3
-		case 18:
-			extra, base = 7, 11
-		}
-		if n+extra > r.nbits {
-			return io.ErrUnexpectedEOF
-		}
 		if e&entryExcept != 0 {
 			return fmt.Errorf("%w: code length", ErrHeader)
 		}
-		r.take(n)
-		if extra == 0 {
+		sym, n := e>>entryValue, uint(e&entryDrop)
+		if sym < 16 {
+			if n > r.nbits {
+				return io.ErrUnexpectedEOF
+			}
+			r.bits >>= n & 63
+			r.nbits -= n
 			lens[i] = uint8(sym)
 			i++
 			continue
 		}
-		k := int(base + r.take(extra))
+		extra, k := uint(2), 3
+		switch sym {
+		case 17:
+			extra = 3
+		case 18:
+			extra, k = 7, 11
+		}
+		if n+extra > r.nbits {
+			return io.ErrUnexpectedEOF
+		}
+		r.take(n)
+		k += int(r.take(extra))
 		if k > len(lens)-i {
 			return fmt.Errorf("%w: a code length too many", ErrHeader)
 		}
