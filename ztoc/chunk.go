@@ -3,187 +3,130 @@
 package ztoc
 
 import (
-	"encoding/binary"
-	"errors"
+	"context"
 	"fmt"
-	"hash/crc32"
 	"io"
 
-	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
+	"github.com/seekoci/seekoci/ztoc/internal/inflate"
 )
 
-// The faults at the end of a gzip member.
-var (
-	errTrailing = errors.New("trailing data is not a gzip member")
-	errCRC      = errors.New("checksum of the data mismatch")
-	errISize    = errors.New("length of the data mismatch")
+const (
+	chunkSize = 512 << 10 // of compressed bytes: smaller ones were slower, larger ones not faster
+	chunks    = 6         // of a pass: one being read, one inflated, some on their way to the digests
+	headroom  = inflate.MinInput
+	maxIdle   = 100 // reads without a byte or an error
 )
 
-// gzipChunker inflates a gzip layer, member by member, and takes its checkpoints.
-type gzipChunker struct {
-	src      *source
-	spanSize int64
-	out      []byte
-	err      error // of a block end; Read cannot return it
-
-	last int64 // uncompressed offset of the last checkpoint
-
-	scan    *klauspost.Scanner // of the current member; nil between members
-	members int
-	outBase int64  // uncompressed offset of the member
-	crc     uint32 // of the member's data read so far
-	size    int64  // likewise
-	history []byte // the up to WindowSize bytes before the member
+// chunk is a run of the layer's compressed bytes. There is headroom in front of it
+// for what the chunk before could not give alone.
+type chunk struct {
+	buf [headroom + chunkSize]byte
+	n   int   // bytes in buf, behind headroom
+	off int64 // compressed offset of the first of them
+	err error // what follows: nil, io.EOF or a *readError
 }
 
-func newGzipChunker(src *source, spanSize int64) *gzipChunker {
-	src.spans.max = maxGzipSpans
-	return &gzipChunker{src: src, spanSize: spanSize, out: make([]byte, klauspost.WindowSize)}
+// bytes returns the bytes read.
+func (c *chunk) bytes() []byte { return c.buf[headroom:][:c.n] }
+
+// readError is a failing read of the layer, or the end of the context.
+type readError struct {
+	off int64
+	err error
 }
 
-// next returns the next inflated bytes of the layer.
-func (g *gzipChunker) next() ([]byte, error) {
-	for {
-		if err := g.src.ctx.Err(); err != nil {
-			g.src.err = err
-			return nil, err
+func (e *readError) Error() string { return fmt.Sprintf("read layer at offset %d: %v", e.off, e.err) }
+
+func (e *readError) Unwrap() error { return e.err }
+
+// read is the first stage: it cuts what r delivers into chunks. It ends with the
+// first error of r, which travels in the last chunk.
+func (p *pass) read(ctx context.Context, r io.Reader) {
+	for err := error(nil); err == nil; {
+		c, ok := p.freeChunks.get(ctx)
+		if !ok {
+			return
 		}
-		if g.scan == nil {
-			if err := g.openMember(); err != nil {
-				return nil, err
-			}
+		c.off = p.off
+		c.n, err = fill(ctx, r, c.buf[headroom:])
+		if p.off += int64(c.n); p.off > MaxLayerSize {
+			err = fmt.Errorf("more than %d bytes: %w", int64(MaxLayerSize), ErrLimit)
 		}
-		n, err := g.scan.Read(g.out)
-		if g.err != nil {
-			return nil, g.err
+		if err != nil && err != io.EOF {
+			err = &readError{p.off, err}
 		}
-		g.crc = crc32.Update(g.crc, crc32.IEEETable, g.out[:n])
-		g.size += int64(n)
-		if err == io.EOF {
-			err = g.closeMember()
-		} else if err != nil {
-			err = &FormatError{Field: "deflate stream", Off: g.src.pos(), Err: err}
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			return g.out[:n], nil
+		c.err = err
+		if !send(ctx, p.chunks, c) {
+			return
 		}
 	}
 }
 
-// openMember reads the next member's header; io.EOF says that there is no more.
-func (g *gzipChunker) openMember() error {
-	start := g.src.pos()
-	if _, err := g.src.buf.Peek(1); err == io.EOF && g.members > 0 {
-		return io.EOF
-	}
-	if err := readGzipHeader(g.src.buf); err != nil {
-		if g.members > 0 && errors.Is(err, errGzipMagic) {
-			return &FormatError{Field: "gzip layer", Off: start, Err: errTrailing}
+// fill reads from r until p is full or r fails.
+func fill(ctx context.Context, r io.Reader, p []byte) (n int, err error) {
+	for idle := 0; n < len(p) && err == nil; {
+		if err := ctx.Err(); err != nil {
+			return n, err
 		}
-		return &FormatError{Field: "gzip header", Off: start, Err: err}
+		var k int
+		if k, err = r.Read(p[n:]); k > 0 {
+			n += k
+			idle = 0
+		} else if idle++; idle == maxIdle && err == nil {
+			err = io.ErrNoProgress
+		}
 	}
-	g.members++
-	g.crc, g.size = 0, 0
-	g.scan = klauspost.NewScanner(g.src.buf, g.src.pos, g.blockEnd)
-	return g.candidate(g.src.pos()*8, g.outBase, nil)
+	return n, err
 }
 
-// closeMember checks the trailer of the member that has just ended.
-func (g *gzipChunker) closeMember() error {
-	g.scan = nil
-	off := g.src.pos()
-	var t [gzipTrailer]byte
-	if _, err := io.ReadFull(g.src.buf, t[:]); err != nil {
-		return &FormatError{Field: "gzip trailer", Off: off, Err: noEOF(err)}
+// input is the compressed bytes as the second stage consumes them.
+type input struct {
+	p     *pass
+	ctx   context.Context //nolint:containedctx // of the one stage that has this input
+	cur   *chunk          // nil before the first
+	src   []byte          // of cur, from in on not consumed yet
+	in    int
+	base  int64 // compressed offset of src[0]
+	done  func(*chunk)
+	stash [headroom]byte
+}
+
+// pos is the compressed offset of the next byte.
+func (s *input) pos() int64 { return s.base + int64(s.in) }
+
+// last says that no input follows src.
+func (s *input) last() bool { return s.cur != nil && s.cur.err == io.EOF }
+
+// more gets the next chunk, behind what is left of this one, at most headroom
+// bytes. It returns the error that ends the layer where there is none.
+func (s *input) more() error {
+	var left []byte
+	if s.cur != nil {
+		if s.cur.err != nil {
+			return s.cur.err
+		}
+		left = s.stash[:copy(s.stash[:], s.src[s.in:])]
+		s.done(s.cur)
 	}
-	if crc := binary.LittleEndian.Uint32(t[:]); crc != g.crc {
-		return &FormatError{Field: "gzip trailer", Off: off, Err: fmt.Errorf("%w: stored %08x, computed %08x", errCRC, crc, g.crc)}
+	s.cur = nil
+	c, ok := receive(s.ctx, s.p.chunks)
+	if !ok {
+		s.src, s.in = nil, 0
+		return s.ctx.Err()
 	}
-	if n := binary.LittleEndian.Uint32(t[4:]); n != uint32(g.size) {
-		return &FormatError{Field: "gzip trailer", Off: off + 4, Err: fmt.Errorf("%w: stored %d, inflated %d", errISize, n, uint32(g.size))}
-	}
+	start := headroom - copy(c.buf[headroom-len(left):], left)
+	s.cur, s.src, s.in, s.base = c, c.buf[start:headroom+c.n], 0, c.off-int64(len(left))
 	return nil
 }
 
-// blockEnd considers the end of a block of the current member as a checkpoint.
-func (g *gzipChunker) blockEnd(b klauspost.BlockEnd) {
-	if g.err != nil {
-		return
-	}
-	if b.Final {
-		g.outBase += b.Out
-		g.history = lastWindow(g.history, b.Window)
-		return
-	}
-	g.err = g.candidate(b.Bit, g.outBase+b.Out, b.Window)
-}
-
-// candidate takes a checkpoint where the incumbent does: at uncompressed offset 0,
-// and where more than the span size has been inflated since the last one. bit is
-// the compressed position in bits, window what the member has of the history.
-func (g *gzipChunker) candidate(bit, out int64, window []byte) error {
-	if out != 0 && out-g.last <= g.spanSize {
-		return nil
-	}
-	g.last = out
-	s := Span{In: Range{Off: bit / 8}, Out: Range{Off: out}}
-	end := s.In.Off
-	if bit%8 != 0 {
-		s.Bits = uint8(8 - bit%8)
-		end++
-	}
-	if out > 0 {
-		s.Window = make([]byte, klauspost.WindowSize)
-		n := copy(s.Window[klauspost.WindowSize-len(window):], window)
-		rest := s.Window[:klauspost.WindowSize-n]
-		h := g.history[max(0, len(g.history)-len(rest)):]
-		copy(rest[len(rest)-len(h):], h)
-	}
-	return g.src.spans.begin(s, end)
-}
-
-// lastWindow returns the last WindowSize bytes of history followed by more, in
-// history's memory.
-func lastWindow(history, more []byte) []byte {
-	if keep := max(0, klauspost.WindowSize-len(more)); len(history) > keep {
-		history = append(history[:0], history[len(history)-keep:]...)
-	}
-	return append(history, more...)
-}
-
-// plainChunker passes an uncompressed layer through and cuts it at multiples of
-// the span size.
-type plainChunker struct {
-	src      *source
-	spanSize int64
-	taken    int // of the buffer's bytes, by the piece handed out
-}
-
-func newPlainChunker(src *source, spanSize int64) *plainChunker {
-	src.spans.max = maxPlainSpans
-	return &plainChunker{src: src, spanSize: spanSize}
-}
-
-// next returns the next buffered bytes of the layer, at most to the span's end.
-func (p *plainChunker) next() ([]byte, error) {
-	if _, err := p.src.buf.Discard(p.taken); err != nil {
-		return nil, err
-	}
-	p.taken = 0
-	pos := p.src.pos()
-	if _, err := p.src.buf.Peek(1); err != nil {
-		return nil, err
-	}
-	left := p.spanSize - pos%p.spanSize
-	if left == p.spanSize {
-		if err := p.src.spans.begin(Span{In: Range{Off: pos}, Out: Range{Off: pos}}, pos); err != nil {
-			return nil, err
+// ReadByte consumes a byte.
+func (s *input) ReadByte() (byte, error) {
+	for s.in == len(s.src) {
+		if err := s.more(); err != nil {
+			return 0, err
 		}
 	}
-	piece, err := p.src.buf.Peek(int(min(left, int64(p.src.buf.Buffered()))))
-	p.taken = len(piece)
-	return piece, err
+	b := s.src[s.in]
+	s.in++
+	return b, nil
 }

@@ -3,94 +3,145 @@
 package ztoc
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"hash"
 )
 
-// spanner cuts the compressed bytes of a layer into spans and digests each, in the
-// same pass that delivers the bytes. Bytes arrive before it is known where the
-// current span ends, so those behind the last settled offset are kept.
+// The two kinds of spans, as indexes.
+const (
+	coarse  = iota // of 0.9
+	compact        // of the compact zTOC
+)
+
+// batch is what the third stage hands to the fourth.
+type batch struct {
+	chunks  []*chunk
+	cuts    [2][]cut
+	settled [2]int64 // no later cut of the kind has a start before it
+	last    bool     // the chunks are the layer's last
+}
+
+// digester is the fourth stage: it digests the compressed bytes, whole and by spans.
+type digester struct {
+	p     *pass
+	layer hash.Hash // nil: not wanted
+	spans [2]spanner
+}
+
+func newDigester(p *pass) *digester {
+	d := &digester{p: p}
+	d.spans[coarse].hash = sha256.New()
+	if p.opts.compactSize > 0 {
+		d.spans[compact].hash = sha256.New()
+	}
+	if p.opts.digests {
+		d.layer = sha256.New()
+	}
+	return d
+}
+
+// run takes batches up to the last.
+func (d *digester) run(ctx context.Context) {
+	for {
+		b, ok := receive(ctx, d.p.sums)
+		if !ok {
+			return
+		}
+		for i := range d.spans {
+			d.spans[i].cuts = append(d.spans[i].cuts, b.cuts[i]...)
+		}
+		for _, c := range b.chunks {
+			if d.layer != nil {
+				d.layer.Write(c.bytes())
+			}
+			for i := range d.spans {
+				d.spans[i].write(c.bytes(), b.settled[i])
+			}
+			d.p.freeChunks.put(c)
+		}
+		if b.last {
+			for i := range d.spans {
+				d.spans[i].write(nil, b.settled[i])
+				d.spans[i].end()
+			}
+			return
+		}
+	}
+}
+
+// spanner cuts the compressed bytes of a layer into spans and digests each. Bytes
+// may arrive before it is known where the current span ends: those behind the last
+// settled offset are kept.
 type spanner struct {
-	spans   []Span
-	hash    hash.Hash
-	open    bool   // bytes belong to a span; false before the first
-	max     int    // number of spans that a zTOC can hold
-	base    int64  // offset of pending[0]
-	pending []byte // delivered, not yet digested; the end of buf
-	buf     []byte
+	hash    hash.Hash // nil: not wanted
+	sums    [][sha256.Size]byte
+	open    bool  // bytes belong to a span; false before the first
+	cuts    []cut // known, and not reached yet
+	base    int64 // offset of the first byte that has not been digested
+	pending []byte
 }
 
-func newSpanner() *spanner { return &spanner{hash: sha256.New()} }
-
-// write delivers the next compressed bytes.
-func (s *spanner) write(p []byte) {
-	s.buf = append(append(s.buf[:0], s.pending...), p...)
-	s.pending = s.buf
-}
-
-// settle says that no span will begin before off.
-func (s *spanner) settle(off int64) {
-	n := off - s.base
-	if n <= 0 {
+// write delivers the next compressed bytes. No cut beyond those known starts before
+// settled.
+func (s *spanner) write(p []byte, settled int64) {
+	if s.hash == nil {
 		return
 	}
-	if s.open {
-		s.hash.Write(s.pending[:n])
+	end := s.base + int64(len(s.pending)+len(p))
+	for len(s.cuts) > 0 && s.cuts[0].end <= end {
+		c := s.cuts[0]
+		s.cuts = s.cuts[1:]
+		p = s.digest(p, c.start)
+		if c.end > c.start && s.open { // the byte is the next span's, too
+			if len(s.pending) > 0 {
+				s.hash.Write(s.pending[:1])
+			} else {
+				s.hash.Write(p[:1])
+			}
+		}
+		s.end()
+		s.open = true
 	}
-	s.pending = s.pending[n:]
+	settled = min(settled, end)
+	if len(s.cuts) > 0 {
+		settled = min(settled, s.cuts[0].start)
+	}
+	if settled > s.base {
+		p = s.digest(p, settled)
+	}
+	s.pending = append(s.pending, p...)
+}
+
+// digest digests the bytes before off, the pending ones and then those of p, and
+// returns the rest of p.
+func (s *spanner) digest(p []byte, off int64) []byte {
+	n := off - s.base
+	if n < 0 {
+		panic(fmt.Sprintf("ztoc: internal error: a span begins at %d, where all up to %d is settled", off, s.base))
+	}
 	s.base = off
-}
-
-// begin ends the current span at compressed offset end and begins the next, of
-// which In.Off, Out.Off, Bits and Window are given. In.Off is end, or the byte
-// before where a byte is shared.
-func (s *spanner) begin(next Span, end int64) error {
-	if len(s.spans) >= s.max {
-		return fmt.Errorf("span %d: %w: the zTOC would exceed %d bytes: use a larger span size", len(s.spans), ErrLimit, int64(MaxSize))
-	}
-	if err := s.end(end, next.In.Off); err != nil {
-		return err
-	}
-	s.spans = append(s.spans, next)
-	s.open = true
-	return nil
-}
-
-// end ends the current span at end and forgets the bytes before keep.
-func (s *spanner) end(end, keep int64) error {
-	if keep < s.base || end-s.base > int64(len(s.pending)) {
-		return fmt.Errorf("ztoc: internal error: span boundary %d outside of the bytes at hand, [%d, %d)", end, s.base, s.base+int64(len(s.pending)))
-	}
+	k := min(int(n), len(s.pending))
 	if s.open {
-		s.hash.Write(s.pending[:end-s.base])
-		last := &s.spans[len(s.spans)-1]
-		last.In.Len = end - last.In.Off
-		s.hash.Sum(last.Sum[:0])
-		s.hash.Reset()
-		s.open = false
+		s.hash.Write(s.pending[:k])
 	}
-	s.settle(keep)
-	return nil
+	s.pending = append(s.pending[:0], s.pending[k:]...)
+	n -= int64(k)
+	if s.open {
+		s.hash.Write(p[:n])
+	}
+	return p[n:]
 }
 
-// finish ends the last span at the layer's end and bounds every span's output by
-// size, the uncompressed size of the layer.
-func (s *spanner) finish(compressed, size int64) ([]Span, error) {
-	if err := s.end(compressed, compressed); err != nil {
-		return nil, err
+// end ends the current span.
+func (s *spanner) end() {
+	if !s.open {
+		return
 	}
-	setOutLens(s.spans, size)
-	return s.spans, nil
-}
-
-// setOutLens sets Out.Len of spans from their neighbours' offsets. Padding behind
-// the tar's end-of-archive marker, behind size, belongs to no span's output.
-func setOutLens(spans []Span, size int64) {
-	next := size
-	for i := len(spans) - 1; i >= 0; i-- {
-		out := &spans[i].Out
-		out.Len = max(0, min(next, size)-out.Off)
-		next = out.Off
-	}
+	var sum [sha256.Size]byte
+	s.hash.Sum(sum[:0])
+	s.sums = append(s.sums, sum)
+	s.hash.Reset()
+	s.open = false
 }

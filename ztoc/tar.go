@@ -13,10 +13,11 @@ import (
 	"strings"
 )
 
-// walk reads the tar that s delivers up to its end-of-archive marker.
-func walk(s *stream) ([]Entry, error) {
+// walk reads the tar that s delivers up to its end-of-archive marker, and hands
+// each entry to f.
+func walk(s *stream, f func(e *Entry) error) error {
 	var (
-		toc  []Entry
+		n    int
 		size int64
 		next int64 // offset of the next header
 		r    = tar.NewReader(s)
@@ -24,25 +25,28 @@ func walk(s *stream) ([]Entry, error) {
 	for {
 		hdr, err := r.Next()
 		if err == io.EOF {
-			return toc, nil
+			return nil
 		}
 		if s.err != nil && s.err != io.EOF {
-			return nil, s.err // the layer's fault, not the tar's
+			return s.err // the layer's fault, not the tar's
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			if s.off < next {
-				return nil, &FormatError{Field: "tar data", Off: s.off, Err: err}
+				return &FormatError{Field: "tar data", Off: s.off, Err: err}
 			}
-			return nil, &FormatError{Field: "tar header", Off: next, Err: err}
+			return &FormatError{Field: "tar header", Off: next, Err: err}
 		}
 		e, err := entryOf(hdr, s.off)
 		if err != nil {
-			return nil, fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), next, err)
+			return fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), next, err)
 		}
-		if size += e.wireSize(); len(toc) >= MaxEntries || size > MaxTOCSize {
-			return nil, fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), next, ErrLimit, MaxEntries, MaxTOCSize)
+		if size += e.wireSize(); n >= MaxEntries || size > MaxTOCSize {
+			return fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), next, ErrLimit, MaxEntries, MaxTOCSize)
 		}
-		toc = append(toc, e)
+		if err := f(&e); err != nil {
+			return err
+		}
+		n++
 		next = align(e.Offset + e.Size)
 	}
 }

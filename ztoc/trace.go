@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ztoc
+
+import (
+	"math"
+
+	"github.com/seekoci/seekoci/ztoc/internal/inflate"
+)
+
+// tracer has the inflater note the matches that the planner of compact spans needs:
+// those from a zone's begin on, because it may choose one of them as a checkpoint,
+// and those up to a window behind the zone that reach back into it or before it.
+type tracer struct {
+	size   int64 // compact span size; 0: no tracing
+	point  int64 // the next grid point
+	border int64 // uncompressed offset at which tracing begins or ends next
+	on     bool
+	refs   []inflate.Ref
+}
+
+// traceRefs is how many matches the inflater notes in one go.
+const traceRefs = 4 << 10
+
+func newTracer(size int64) tracer {
+	if size == 0 {
+		return tracer{border: math.MaxInt64}
+	}
+	t := tracer{size: size, point: size, border: size - zoneOf(size), refs: make([]inflate.Ref, 0, traceRefs)}
+	if t.border <= windowSize { // one zone begins before the trace of another ends
+		t.on, t.point, t.border = true, math.MaxInt64, math.MaxInt64
+	}
+	return t
+}
+
+// stop switches tracing where it begins or ends, and returns the position in the
+// buffer of u at which to stop inflating.
+func (t *tracer) stop(u *unpacker) int {
+	const end = windowSize + pieceSize
+	for u.out() >= t.border {
+		if t.on = !t.on; t.on {
+			t.border = t.point + windowSize
+		} else {
+			t.point += t.size
+			t.border = t.point - zoneOf(t.size)
+		}
+		u.arm()
+	}
+	if t.border-u.w.off >= pieceSize {
+		return end
+	}
+	return windowSize + int(t.border-u.w.off)
+}
+
+// arm tells the inflater what to trace from here on.
+func (u *unpacker) arm() {
+	if t := &u.trace; t.on {
+		soft := t.point - u.w.off + int64(windowSize-u.lo)
+		u.dec.Trace(t.refs, int(max(0, min(soft, math.MaxInt32))))
+	} else if t.size > 0 {
+		u.dec.Trace(nil, 0)
+	}
+}
+
+// collect adds what the inflater has noted to the piece.
+func (t *tracer) collect(u *unpacker) {
+	refs := u.dec.Refs()
+	if !t.on || len(refs) == 0 {
+		return
+	}
+	out, bit := u.w.off+int64(u.lo-windowSize), u.in.base*8
+	for i := range refs {
+		r := &refs[i]
+		u.w.refs = append(u.w.refs, ref{out: out + int64(r.Pos), bit: bit + int64(r.Bit), dist: r.Dist, len: r.Len})
+	}
+	u.arm()
+}
