@@ -78,7 +78,7 @@ func (r *bitReader) pos() int { return 8*r.in - int(r.nbits) }
 
 // readHeader reads the header of a block and prepares for what follows it.
 func (d *Decoder) readHeader(r *bitReader) error {
-	start, first, held := r.in, r.bits, r.nbits
+	start, held := r.pos(), r.bits
 	v, err := r.read(3)
 	if err != nil {
 		return err
@@ -98,13 +98,13 @@ func (d *Decoder) readHeader(r *bitReader) error {
 		d.tables = noTables
 		return err
 	}
-	d.headerBits = r.pos() - (8*start - int(held))
+	d.headerBits = r.pos() - start
 	d.headerLen = 0
-	if held > 0 { // the byte before may be gone from the input
-		d.header[0] = byte(first << (8 - held))
+	if start < 0 { // in the last byte of input that is gone
+		d.header[0] = byte(held << (8 + start))
 		d.headerLen = 1
 	}
-	d.headerLen += copy(d.header[d.headerLen:], r.src[start:(r.pos()+7)/8])
+	d.headerLen += copy(d.header[d.headerLen:], r.src[max(start, 0)/8:(r.pos()+7)/8])
 	return nil
 }
 
@@ -196,14 +196,14 @@ func readLens(r *bitReader, table *[1 << preTableBits]uint32, lens []uint8) erro
 		// 14 bits hold any symbol and its extra bits; the input may end behind fewer.
 		r.need(maxPreLen + 7)
 		e := table[r.bits&(1<<preTableBits-1)]
+		sym, n := e>>entryValue, uint(e&entryDrop)
+		if n > r.nbits {
+			return io.ErrUnexpectedEOF
+		}
 		if e&entryExcept != 0 {
 			return fmt.Errorf("%w: code length", ErrHeader)
 		}
-		sym, n := e>>entryValue, uint(e&entryDrop)
 		if sym < 16 {
-			if n > r.nbits {
-				return io.ErrUnexpectedEOF
-			}
 			r.bits >>= n & 63
 			r.nbits -= n
 			lens[i] = uint8(sym)
