@@ -51,7 +51,7 @@ func (f *follower) everyWay(src []byte, bit int, tr *trail) {
 	f.Helper()
 	for _, p := range []plan{
 		{}, {slack: 1000}, {front: true}, {slack: 1, front: true},
-		{refs: 1, soft: math.MaxInt}, {refs: 5, soft: 40, slack: 500}, {refs: 100000, soft: math.MaxInt, slack: 500}, {refs: 7, slack: 500},
+		{refs: 1, soft: math.MaxInt}, {refs: 5, soft: 40, slack: 500}, {refs: 5, soft: -70000, slack: 500}, {refs: 100000, soft: math.MaxInt, slack: 500}, {refs: 7, slack: 500},
 	} {
 		if errors.Is(tr.err, inflate.ErrRoom) {
 			p.slack = 0
@@ -119,6 +119,7 @@ func (f *follower) everyPlace(r *rand.Rand, src []byte, tr *trail, n int) {
 				continue
 			}
 			p.until = s.out + 1000
+			f.resumeAt(src, i, tr, plan{slack: p.slack, until: p.until, drop: s.out, refs: 1 + r.IntN(4), soft: math.MaxInt})
 			f.resumeInside(src, i, s.bit, tr, p)
 			if sample(len(tr.symbols)) {
 				q := randomPlan(r, tr)

@@ -89,10 +89,10 @@ func (d *Decoder) Reset(skip uint8) {
 func (d *Decoder) ResumeBlock(p []byte, start, skip uint8) error {
 	d.Reset(skip)
 	r := bitReader{src: p}
-	if _, err := r.read(uint(start & 7)); err != nil {
-		return err
+	_, err := r.read(uint(start & 7))
+	if err == nil {
+		err = d.readHeader(&r)
 	}
-	err := d.readHeader(&r)
 	if err == nil && d.mode != modeSymbols {
 		err = fmt.Errorf("%w: stored block", ErrHeader)
 	}
@@ -117,7 +117,7 @@ func (d *Decoder) Trace(refs []Ref, soft int) {
 	if cap(refs) == 0 {
 		soft = 0
 	}
-	d.c.refs, d.c.nrefs, d.c.soft = refs[:cap(refs)], 0, soft
+	d.c.refs, d.c.nrefs, d.c.soft = refs[:cap(refs)], 0, max(soft, 0) // what is before dst[0] is always looked at
 }
 
 // Refs are the matches traced since the last call of Trace.

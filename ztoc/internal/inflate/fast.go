@@ -98,7 +98,7 @@ func (d *Decoder) portable() int {
 				e = dists[int(e>>entryValue)+int(bits&(1<<(e>>entryCodeBits&entryCodeMask)-1))]
 			}
 			if e&entryExcept != 0 {
-				in, bits, nbits = rewind(src, at)
+				in, bits, nbits = c.rewind(at)
 				exit = exitCareful
 				break
 			}
@@ -107,7 +107,7 @@ func (d *Decoder) portable() int {
 		from := pos - dist
 		if from < c.soft {
 			if from < 0 || c.nrefs == len(c.refs) {
-				in, bits, nbits = rewind(src, at)
+				in, bits, nbits = c.rewind(at)
 				exit = exitCareful
 				break
 			}
@@ -148,7 +148,11 @@ func (d *Decoder) portable() int {
 	return exit
 }
 
-// rewind returns the state at bit at of src.
-func rewind(src []byte, at int) (in int, bits uint64, nbits uint) {
-	return at/8 + 1, uint64(load8(src, at/8) >> (at & 7)), uint(8 - at&7)
+// rewind returns the state at bit at of the input, which the loop has passed. It is
+// negative in a byte that was gone when the loop began.
+func (c *cursor) rewind(at int) (in int, bits uint64, nbits uint) {
+	if at < 0 {
+		return 0, c.bits >> (c.nbits - uint64(-at)), uint(-at)
+	}
+	return at/8 + 1, uint64(load8(c.src, at/8) >> (at & 7)), uint(8 - at&7)
 }

@@ -23,6 +23,7 @@ type plan struct {
 	refs  int        // capacity of the trace
 	soft  int        // of the trace; math.MaxInt for all matches
 	until int        // stop once there is that much output; 0 for the end
+	drop  int        // if not 0: stops once at that much output, and goes on with the rest of the input alone
 	front bool       // the guards are in front of the buffers and not behind
 }
 
@@ -129,12 +130,12 @@ func (w *walk) show() {
 	copy(w.input, w.src[w.lo:w.hi])
 }
 
-// more shows the Decoder more of src, with or without what it has consumed.
-func (w *walk) more() {
+// more shows the Decoder n more bytes of src, with or without what it has consumed.
+func (w *walk) more(n int) {
 	if w.r.IntN(2) == 0 {
 		w.lo, w.in = w.lo+w.in, 0
 	}
-	w.hi = min(len(w.src), w.hi+1+w.r.IntN(w.chunk))
+	w.hi = min(len(w.src), w.hi+n)
 	w.show()
 }
 
@@ -144,6 +145,9 @@ func (w *walk) step() bool {
 	want := math.MaxInt
 	if w.r != nil {
 		want = w.pos + w.r.IntN([]int{2, 20, 700, 70000}[w.r.IntN(4)])
+	}
+	if w.base+w.pos < w.drop {
+		want = w.drop - w.base
 	}
 	before := w.pos
 	var stop inflate.Stop
@@ -169,7 +173,7 @@ func (w *walk) step() bool {
 		if w.hi == len(w.src) || len(w.input)-w.in >= inflate.MinInput {
 			w.Fatalf("needs input, has %d bytes, last is %v", len(w.input)-w.in, w.hi == len(w.src))
 		}
-		w.more()
+		w.more(1 + w.r.IntN(w.chunk))
 	case inflate.BlockEnd, inflate.StreamEnd:
 		w.ended(stop)
 	case inflate.RefsFull:
@@ -178,6 +182,13 @@ func (w *walk) step() bool {
 		}
 	default:
 		w.Fatalf("stop %d", stop)
+	}
+	switch {
+	case w.chunk > 0 && stop != inflate.NeedInput && w.r.IntN(4) == 0:
+		w.more(0)
+	case w.drop > 0 && reached && before < want:
+		w.lo, w.in = w.lo+w.in, 0
+		w.show()
 	}
 	return stop == inflate.StreamEnd || w.until > 0 && w.base+w.pos >= w.until
 }

@@ -159,6 +159,16 @@ func codeStreams() []stream {
 			c.end()
 		}, nil, 32768 + 3*(8+1<<sub)})
 	}
+	ss = append(ss, stream{"matches of two bits", func(w *writer) {
+		c := w.dynamic(1, comb(258, 2, 257, 'a', 256), []int{1}).literals("aaa")
+		for i := range 200 {
+			c.match(3, 1)
+			if i%9 == 0 {
+				c.literals("a")
+			}
+		}
+		c.end()
+	}, nil, 3 + 600 + 23})
 	return append(ss, stream{"no distance code", func(w *writer) {
 		w.dynamic(1, comb(257, 2, 'a', 'b', 256), []int{0}).literals("abba").end()
 	}, nil, 4}, stream{"one distance code", func(w *writer) {
@@ -291,6 +301,9 @@ func faultySymbols() []stream {
 			c.pattern(c.lit.patterns[257])
 			c.bits(1, 1)
 		}, inflate.ErrCode, 7},
+		{"a distance of two bits too far", func(w *writer) {
+			w.dynamic(1, comb(258, 2, 257, 'a', 256), []int{0, 1}).literals("a").match(3, 2)
+		}, inflate.ErrDistance, 1},
 		{"a distance of 15 bits too far", func(w *writer) {
 			w.stored(0, letters(20000))
 			order := make([]int, 16)
