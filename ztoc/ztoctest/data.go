@@ -7,6 +7,65 @@ import (
 	"math/rand/v2"
 )
 
+// Content is data of one kind.
+type Content struct {
+	Name string // for subtests
+	Data []byte
+}
+
+// Contents returns size bytes of each kind of data that encoders treat differently.
+func Contents(seed uint64, size int) []Content {
+	r := rand.New(rand.NewPCG(seed, 2))
+	return []Content{
+		{"text", text(r, size)},
+		{"program", program(r, size)},
+		{"zeros", make([]byte, size)},
+		{"random", random(r, size)},
+		{"periods", periods(r, size)},
+		{"mixed", mixed(r, size)},
+	}
+}
+
+// program returns n bytes that look like a program's: instructions that begin with few
+// different bytes, tables of addresses that grow, and names.
+func program(r *rand.Rand, n int) []byte {
+	p := make([]byte, 0, n+64)
+	starts := random(r, 40)
+	address := uint64(0x400000)
+	for len(p) < n {
+		switch r.IntN(6) {
+		case 0:
+			for range r.IntN(200) {
+				address += uint64(8 * r.IntN(64))
+				p = binary.LittleEndian.AppendUint64(p, address)
+				p = binary.LittleEndian.AppendUint64(p, uint64(r.IntN(9)))
+			}
+		case 1:
+			p = append(p, text(r, r.IntN(2000))...)
+		default:
+			for range r.IntN(1000) {
+				i := min(r.IntN(20), r.IntN(20))
+				p = append(p, starts[2*i:2*i+1+i%2]...)
+				p = append(p, random(r, i%4)...)
+			}
+		}
+	}
+	return p[:n:n]
+}
+
+// periods returns n bytes in which short patterns repeat, of all lengths up to 40.
+func periods(r *rand.Rand, n int) []byte {
+	p := make([]byte, 0, n+600)
+	for i := 1; len(p) < n; i++ {
+		pattern := random(r, 1+i%40)
+		for range 1 + r.IntN(600/len(pattern)) {
+			p = append(p, pattern...)
+		}
+		p = append(p, random(r, r.IntN(4))...)
+	}
+	return p[:n:n]
+}
+
 // text returns n bytes of words: they compress about as well as program text does.
 func text(r *rand.Rand, n int) []byte {
 	const letters = "etaoinshrdlucmfwypvbgkjqxz"

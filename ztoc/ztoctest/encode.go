@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 
 	kflate "github.com/klauspost/compress/flate"
 )
@@ -50,22 +52,28 @@ func Encoders() []Encoder {
 		{Name: "go-huffman", run: member(Member{Level: flate.HuffmanOnly})},
 		{Name: "stored", run: member(Member{Level: flate.NoCompression})},
 		{Name: "sync-flush", run: member(Member{Level: 6, FlushEvery: 30000})},
-		{Name: "klauspost-5", run: klauspost},
+		{Name: "klauspost-1", run: klauspost(1)},
+		{Name: "klauspost-5", run: klauspost(5)},
+		{Name: "klauspost-9", run: klauspost(9)},
+		{Name: "klauspost-huffman", run: klauspost(kflate.HuffmanOnly)},
+		{Name: "klauspost-stateless", run: stateless},
 		{Name: "name", run: member(Member{Level: 6, Name: "layer.tar"})},
 		{Name: "all-fields", run: member(Member{Level: 6, Name: "layer.tar", Comment: "every field", Extra: []byte("XX\x04\x00data"), HeaderCRC: 1})},
 		{Name: "members", run: func(p []byte) ([]byte, error) { return Members(p, 100000, Member{Level: 6}) }},
 		{Name: "members-fields", run: func(p []byte) ([]byte, error) {
 			return Members(p, 70001, Member{Level: 6, Name: "part", HeaderCRC: 1})
 		}},
-		program("gzip", "-1", "-n"), program("gzip", "-6", "-n"), program("gzip", "-9", "-n"),
-		program("pigz", "-i", "-b", "128", "-n"), program("pigz", "-p", "2", "-n"),
-		program("igzip", "-1", "-n"), program("igzip", "-3", "-n"),
-		program("libdeflate-gzip", "-1"), program("libdeflate-gzip", "-12"),
+		pipe("gzip", "-1", "-n"), pipe("gzip", "-6", "-n"), pipe("gzip", "-9", "-n"),
+		pipe("pigz", "-i", "-b", "128", "-n"), pipe("pigz", "-p", "2", "-n"), pipe("pigz", "-11", "-I", "1", "-J", "3", "-n"),
+		pipe("igzip", "-0", "-n"), pipe("igzip", "-1", "-n"), pipe("igzip", "-2", "-n"), pipe("igzip", "-3", "-n"),
+		pipe("libdeflate-gzip", "-1"), pipe("libdeflate-gzip", "-6"), pipe("libdeflate-gzip", "-12"),
+		{Name: "zopfli", prog: "zopfli", run: zopfli},
+		{Name: "7zip", prog: "advdef", run: advdef},
 	}
 }
 
-// program returns the encoder that pipes through prog.
-func program(prog string, args ...string) Encoder {
+// pipe returns the encoder that pipes through prog.
+func pipe(prog string, args ...string) Encoder {
 	name := prog
 	for _, a := range args {
 		name += a
@@ -82,10 +90,54 @@ func program(prog string, args ...string) Encoder {
 	}}
 }
 
-// klauspost encodes p with klauspost/compress.
-func klauspost(p []byte) ([]byte, error) {
-	return Member{}.wrap(p, func(w io.Writer) (flusher, error) { return kflate.NewWriter(w, 5) })
+// zopfli encodes p with the program of that name, which wants a file.
+func zopfli(p []byte) ([]byte, error) {
+	return inFile("layer", p, "zopfli", "--i1")
 }
+
+// advdef encodes p with the deflate encoder of 7-Zip, which it applies to a file that is gzipped already.
+func advdef(p []byte) ([]byte, error) {
+	gz, err := Member{Level: 1}.Encode(p)
+	if err != nil {
+		return nil, err
+	}
+	return inFile("layer.gz", gz, "advdef", "-z", "-3", "-f", "-q")
+}
+
+// inFile runs prog on a file with what is in p, and returns what is in layer.gz then.
+func inFile(name string, p []byte, prog string, args ...string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "ztoctest-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, name), p, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(prog, append(args, name)...)
+	cmd.Dir = dir
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(msg))
+	}
+	return os.ReadFile(filepath.Join(dir, "layer.gz"))
+}
+
+// klauspost returns the encoder of klauspost/compress.
+func klauspost(level int) func([]byte) ([]byte, error) {
+	return func(p []byte) ([]byte, error) {
+		return Member{}.wrap(p, func(w io.Writer) (flusher, error) { return kflate.NewWriter(w, level) })
+	}
+}
+
+// stateless encodes p with the encoder of klauspost/compress that keeps nothing between writes.
+func stateless(p []byte) ([]byte, error) {
+	return Member{}.wrap(p, func(w io.Writer) (flusher, error) { return unflushed{kflate.NewStatelessWriter(w)}, nil })
+}
+
+// unflushed is a writer that holds nothing back.
+type unflushed struct{ io.WriteCloser }
+
+func (unflushed) Flush() error { return nil }
 
 // Member says how to write one gzip member (RFC 1952).
 type Member struct {
