@@ -37,3 +37,6 @@ func (a *arena) front(n int) []byte { return a.mem[:n:n] }
 
 // back returns the last n bytes: a guard is behind them.
 func (a *arena) back(n int) []byte { return a.mem[len(a.mem)-n:] }
+
+// size is the number of bytes between the guards.
+func (a *arena) size() int { return len(a.mem) }
