@@ -43,6 +43,7 @@ type SpanDecoder struct {
 	copied int64  // bytes of the span that Fill has put into the caller's
 
 	inf     inflate.Decoder
+	head    blockHead
 	scratch [scratchSize]byte
 }
 
@@ -78,13 +79,12 @@ func (d *SpanDecoder) begin(z *ZInfo, id int, src []byte) error {
 	if d.span.Out.Off == 0 {
 		d.member = inflate.WindowSize // there is no history
 	}
-	head, err := z.window(id, (*[inflate.WindowSize]byte)(d.scratch[:]))
-	if err != nil {
+	if err := z.window(id, (*[inflate.WindowSize]byte)(d.scratch[:]), &d.head); err != nil {
 		return err
 	}
 	skip := (8 - d.span.Bits) & 7
-	if head.p != nil {
-		return d.inf.ResumeBlock(head.p, head.start, skip)
+	if d.head.n > 0 {
+		return d.inf.ResumeBlock(d.head.p[:d.head.n], 0, skip)
 	}
 	d.inf.Reset(skip)
 	return nil
@@ -254,6 +254,12 @@ func (d *SpanDecoder) end() error {
 			return nil
 		case at > end:
 			return errEnd
+		}
+		if d.between { // a span may begin with a member: look again before its first block
+			if err := d.nextMember(); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := d.step(math.MaxInt32 + d.done()); err != nil {
 			return err

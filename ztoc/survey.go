@@ -16,7 +16,7 @@ import (
 // SurveyOptions configures NewSurvey.
 type SurveyOptions struct {
 	BuildOptions
-	CompactSpanSize int64  // target uncompressed bytes a span of the compact zTOC; 0: no compact zTOC
+	CompactSpanSize int64  // target uncompressed bytes a span of the compact zTOC; 0: no compact zTOC, else MinCompactSpan to MaxSpan/2
 	TempDir         string // of what does not stay in memory; "" means os.TempDir
 }
 
@@ -31,6 +31,8 @@ type Survey struct {
 
 	layer, diffID [32]byte
 	compactSums   [][32]byte // digests of the compact spans
+	compactSize   int64      // their target size; 0: none
+	planner       *planner   // of them
 
 	spool *spool
 	tape  tape
@@ -49,6 +51,13 @@ func NewSurvey(ctx context.Context, r io.Reader, opts SurveyOptions) (*Survey, e
 	}
 	s := &Survey{tool: tool, spool: newSpool(opts.TempDir), scratch: make([]byte, windowSize)}
 	s.tape.spool = s.spool
+	if s.compactSize = opts.CompactSpanSize; s.compactSize != 0 {
+		if s.compactSize < MinCompactSpan || s.compactSize > MaxSpan/2 {
+			return nil, fmt.Errorf("compact span size %d: %w: it is %d to %d", s.compactSize, ErrUnsupported, MinCompactSpan, MaxSpan/2)
+		}
+		s.planner = newPlanner(s.compactSize)
+		pass.planner, pass.compactSize = s.planner, s.compactSize
+	}
 	pass.digests = true
 	pass.entry = s.tape.add
 	pass.window = s.addWindow

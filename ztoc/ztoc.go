@@ -132,7 +132,8 @@ type ZInfo struct {
 	UncompressedSize int64  // offset just behind the tar's end-of-archive marker
 	Spans            []Span // in order; the non-empty Outs cover [0, UncompressedSize) without gap
 
-	legacy bool // read from a v1 checkpoint blob, and written as one
+	legacy  bool       // read from a v1 checkpoint blob, and written as one
+	windows *windowSet // of a compact zTOC
 }
 
 // ZTOC is the table of contents and the zInfo of one layer.

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ztoc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// The sections of a compact zTOC lie one behind the other, behind a directory that
+// has a record for each. A section is stored as it is, or as zstd frames where that
+// is smaller. What a section means, and of how many elements a column is, follows
+// from its place.
+
+// newCompressor returns the encoder of sections. Better levels would gain 3% and
+// need 34 MiB and several times as long.
+func newCompressor() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic("ztoc: internal error: " + err.Error()) // the options are constants
+	}
+	return e
+}
+
+// newDecompressor returns a decoder of sections, which decodes into the capacity
+// that it is given and needs no memory in proportion to what it is told.
+func newDecompressor() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic("ztoc: internal error: " + err.Error()) // the options are constants
+	}
+	return d
+}
+
+// unpack decodes stored, a section or part of a group, to dst, which it must fill.
+func unpack(d *zstd.Decoder, dst, stored []byte) error {
+	if len(stored) == len(dst) {
+		copy(dst, stored)
+		return nil
+	}
+	p, err := d.DecodeAll(stored, dst[:0:len(dst)])
+	if err == nil && len(p) != len(dst) {
+		err = fmt.Errorf("%d bytes, want %d", len(p), len(dst))
+	}
+	return err
+}
+
+// sectionWriter collects sections and their directory.
+type sectionWriter struct {
+	enc  *zstd.Encoder
+	dir  []byte
+	body []byte
+	raw  int64  // bytes of all sections when they are unpacked
+	buf  []byte // a plane
+}
+
+// fork returns a writer for sections that may be dropped.
+func (w *sectionWriter) fork() *sectionWriter { return &sectionWriter{enc: w.enc} }
+
+// join appends the sections of a fork.
+func (w *sectionWriter) join(f *sectionWriter) {
+	w.dir = append(w.dir, f.dir...)
+	w.body = append(w.body, f.body...)
+	w.raw += f.raw
+}
+
+func (w *sectionWriter) size() int { return len(w.dir) + len(w.body) }
+
+// text appends a section of bytes.
+func (w *sectionWriter) text(p []byte) {
+	stored := len(w.body)
+	w.body = w.enc.EncodeAll(p, w.body)
+	if len(w.body)-stored >= len(p) {
+		w.body = append(w.body[:stored], p...)
+	}
+	w.dir = binary.AppendUvarint(w.dir, uint64(len(p)))
+	w.dir = binary.AppendUvarint(w.dir, uint64(len(w.body)-stored))
+	w.raw += int64(len(p))
+}
+
+// stored appends a section of bytes that do not get smaller.
+func (w *sectionWriter) stored(p []byte) {
+	w.dir = binary.AppendUvarint(w.dir, uint64(len(p)))
+	w.dir = binary.AppendUvarint(w.dir, uint64(len(p)))
+	w.body = append(w.body, p...)
+	w.raw += int64(len(p))
+}
+
+// column begins a column: planes follow.
+func (w *sectionWriter) column(kind uint8, width int, base int64) {
+	w.dir = append(w.dir, kind<<4|uint8(width))
+	w.dir = binary.AppendUvarint(w.dir, zigzag(base))
+}
+
+// planes appends the width byte planes of n elements, a frame each.
+func (w *sectionWriter) planes(n, width int, raw func(int) uint64) {
+	stored := len(w.body)
+	if cap(w.buf) < n {
+		w.buf = make([]byte, n)
+	}
+	plane := w.buf[:n]
+	for packed := true; ; packed = false {
+		for k := range width {
+			for i := range plane {
+				plane[i] = byte(raw(i) >> (8 * k))
+			}
+			if packed {
+				w.body = w.enc.EncodeAll(plane, w.body)
+			} else {
+				w.body = append(w.body, plane...)
+			}
+		}
+		if !packed || len(w.body)-stored < n*width || n*width == 0 {
+			break
+		}
+		w.body = w.body[:stored]
+	}
+	w.dir = binary.AppendUvarint(w.dir, uint64(len(w.body)-stored))
+	w.raw += int64(n) * int64(width)
+}
+
+// sectionReader takes sections apart. Its first error stays.
+type sectionReader struct {
+	dir   []byte
+	body  []byte
+	left  int64 // bytes that may still be unpacked
+	parts []section
+	err   error
+}
+
+// section is one whose contents are yet to be unpacked to *dst.
+type section struct {
+	dst    *[]byte
+	size   int
+	stored []byte
+}
+
+// uvarint returns the next number of the directory, which is at most limit.
+func (r *sectionReader) uvarint(limit uint64) uint64 {
+	v, n := binary.Uvarint(r.dir)
+	if n <= 0 || v > limit {
+		r.fail("number that is missing or greater than %d", limit)
+		return 0
+	}
+	r.dir = r.dir[n:]
+	return v
+}
+
+func (r *sectionReader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = badf("section directory", format, args...)
+	}
+}
+
+// text has a section of bytes, of which there are at most limit, unpacked to *dst.
+func (r *sectionReader) text(dst *[]byte, limit int64) {
+	size := r.uvarint(uint64(limit))
+	r.section(dst, int(size))
+}
+
+// section has the next section unpacked to *dst.
+func (r *sectionReader) section(dst *[]byte, size int) {
+	stored := r.uvarint(uint64(size))
+	if r.err == nil && stored > uint64(len(r.body)) {
+		r.fail("section of %d bytes, %d are left", stored, len(r.body))
+	}
+	if r.left -= int64(size); r.err == nil && r.left < 0 {
+		r.err = fmt.Errorf("section of %d bytes: %w: too much for so few bytes", size, ErrLimit)
+	}
+	if r.err != nil {
+		return
+	}
+	r.parts = append(r.parts, section{dst, size, r.body[:stored:stored]})
+	r.body = r.body[stored:]
+}
+
+// plain, best and running have a column of n elements unpacked to c: a plain one,
+// one that may have a dictionary, a running one.
+func (r *sectionReader) plain(c *column, n int)   { r.columnOf(c, n, colPlain, colPlain) }
+func (r *sectionReader) best(c *column, n int)    { r.columnOf(c, n, colPlain, colDict) }
+func (r *sectionReader) running(c *column, n int) { r.columnOf(c, n, colRunning, colRunning) }
+
+// columnOf has a column of n elements, of a kind from least to most, unpacked to c.
+func (r *sectionReader) columnOf(c *column, n int, least, most uint8) {
+	if r.err != nil {
+		return
+	}
+	if len(r.dir) == 0 {
+		r.fail("column is missing")
+		return
+	}
+	*c = column{kind: r.dir[0] >> 4, width: int(r.dir[0] & 15), n: n}
+	r.dir = r.dir[1:]
+	c.base = unzigzag(r.uvarint(math.MaxUint64))
+	if c.kind < least || c.kind > most || c.width > maxColWidth {
+		r.fail("column of kind %d and width %d", c.kind, c.width)
+		return
+	}
+	r.section(&c.data, n*c.width)
+	switch c.kind {
+	case colDict:
+		if c.base < 1 || c.base > int64(max(n, 1)) {
+			r.fail("dictionary of %d for %d elements", c.base, n)
+			return
+		}
+		c.more = new(column)
+		r.running(c.more, int(c.base))
+	case colRunning:
+		c.more = new(column)
+		r.plain(c.more, blocks(n))
+	}
+}
+
+// unpackAll unpacks all sections to one piece of memory.
+func (r *sectionReader) unpackAll() error {
+	if r.err != nil {
+		return r.err
+	}
+	if len(r.dir) != 0 || len(r.body) != 0 {
+		return badf("compact zTOC", "%d bytes behind the directory, %d behind the last section", len(r.dir), len(r.body))
+	}
+	size := 0
+	for _, s := range r.parts {
+		if len(s.stored) < s.size {
+			size += s.size
+		}
+	}
+	p := make([]byte, size)
+	d := newDecompressor()
+	defer d.Close()
+	for i, s := range r.parts {
+		if len(s.stored) == s.size {
+			*s.dst = s.stored // used in place
+			continue
+		}
+		*s.dst, p = p[:s.size:s.size], p[s.size:]
+		if err := unpack(d, *s.dst, s.stored); err != nil {
+			return badf("section", "%d of %d bytes: %w", i, s.size, err)
+		}
+	}
+	return nil
+}

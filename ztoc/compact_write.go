@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ztoc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+)
+
+// compactSource is what a pass over a layer has found out, for its compact zTOC.
+type compactSource struct {
+	layer, diffID [32]byte
+	buildTool     string
+	zinfo         *ZInfo                // without windows
+	windows       *windowWriter         // nil for an uncompressed layer
+	entries       iter.Seq2[int, Entry] // in the order of the tar
+}
+
+// encodeCompact returns the compact zTOC of a layer.
+func encodeCompact(src *compactSource) ([]byte, error) {
+	z := src.zinfo
+	table := newTableWriter()
+	for i, e := range src.entries {
+		if err := table.add(&e); err != nil {
+			return nil, fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
+		}
+	}
+	s := &sectionWriter{enc: newCompressor()}
+	defer s.enc.Close()
+	for _, v := range [...]int64{
+		int64(z.Compression), z.CompressedSize, z.UncompressedSize, z.SpanSize,
+		int64(len(z.Spans)), int64(table.n), int64(len(table.names.nodes)), int64(table.classAt.n),
+	} {
+		s.dir = binary.AppendUvarint(s.dir, uint64(v))
+	}
+	s.stored([]byte(src.buildTool))
+	s.spans(z)
+	if src.windows == nil {
+		src.windows = newWindowWriter(z.SpanSize)
+	}
+	src.windows.write(s)
+	table.write(s)
+	size := int64(compactHeader + s.size())
+	if size > MaxSize {
+		return nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
+	}
+	if s.raw > maxUnpacked+maxUnpackedRatio*(size-compactHeader) {
+		return nil, fmt.Errorf("%w: %d bytes for a table of %d", ErrLimit, size, s.raw)
+	}
+	p := make([]byte, 0, size)
+	p = append(p, compactMagic...)
+	p = binary.LittleEndian.AppendUint32(p, compactVersion)
+	p = binary.LittleEndian.AppendUint32(p, uint32(len(s.dir)))
+	p = append(append(p, src.layer[:]...), src.diffID[:]...)
+	return append(append(p, s.dir...), s.body...), nil
+}
+
+// spans appends the sections of the spans.
+func (w *sectionWriter) spans(z *ZInfo) {
+	var (
+		starts, sums []byte
+		bit, out     int64
+	)
+	for i := range z.Spans {
+		s := &z.Spans[i]
+		b := 8*s.In.Off + int64(-s.Bits&7)
+		starts = binary.AppendUvarint(starts, uint64(b-bit))
+		starts = binary.AppendUvarint(starts, uint64(s.Out.Off-out))
+		bit, out = b, s.Out.Off
+		sums = append(sums, s.Sum[:]...)
+	}
+	w.text(starts)
+	w.stored(sums)
+}
