@@ -5,6 +5,9 @@ FUZZTIME ?= 30s
 # Of make test: packages, and -no-skips to fail on skipped tests.
 PKG      ?= ./...
 TESTSUM  ?=
+# Of make bench: the layers, and flags of benchmark/core.
+LAYERS   ?= out/layers
+CORE     ?=
 
 VERSION  := $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo .m)
@@ -39,8 +42,10 @@ lint: ## gofmt, go vet, staticcheck
 fuzz: ## every fuzz target for FUZZTIME each
 	@FUZZTIME=$(FUZZTIME) .ci/fuzz
 
-bench: ## the Go benchmarks
+bench: deps build ## the Go benchmarks, then the core against its goals and peers, on the layers in LAYERS
 	go test -run '^$$' -bench . -benchmem $(PKG)
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/core ./benchmark/core
+	bin/core $(CORE) $(LAYERS)
 
 generate: ## generated code, from its sources
 	go generate ./...

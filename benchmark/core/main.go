@@ -64,6 +64,9 @@ var sections = []struct {
 	run  func(*bench, context.Context, *layer) error
 }{
 	{"inflate", (*bench).inflate},
+	{"spans", (*bench).spans},
+	{"build", (*bench).build},
+	{"random", (*bench).random},
 }
 
 func main() {
@@ -74,7 +77,7 @@ func main() {
 	var only string
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` of soci")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
-	flag.StringVar(&only, "only", "", "comma-separated `sections`: inflate, spans, build, random, open, growth, encoders; all but encoders by default")
+	flag.StringVar(&only, "only", "", "comma-separated `sections`: inflate, spans, build, random, growth, encoders; all but encoders by default")
 	flag.BoolVar(&b.full, "full", false, "growth up to 10 GiB and 1,000,000 files, not 1 GiB and 100,000")
 	flag.StringVar(&b.out, "o", "", "`directory` to write core.txt, core-size.svg and core-files.svg to")
 	flag.Usage = func() {
@@ -137,6 +140,11 @@ func (b *bench) run(ctx context.Context, args []string, wanted func(string) bool
 	if wanted("encoders") {
 		if err := b.encoders(ctx, b.layers[0]); err != nil {
 			return fmt.Errorf("encoders: %w", err)
+		}
+	}
+	if wanted("growth") {
+		if err := b.growth(ctx); err != nil {
+			return fmt.Errorf("growth: %w", err)
 		}
 	}
 	return b.finish()

@@ -85,6 +85,18 @@ func atOnce(name string, all ...*contender) *contender {
 	}}
 }
 
+// inTurn is a contender that runs others one after another.
+func inTurn(name string, all ...*contender) *contender {
+	return &contender{name: name, once: func(ctx context.Context) (usage, error) {
+		start := time.Now()
+		us, errs := make([]usage, len(all)), make([]error, len(all))
+		for i, c := range all {
+			us[i], errs[i] = c.once(ctx)
+		}
+		return sum(time.Since(start), us, errs)
+	}}
+}
+
 // sum is what runs took together. Their peaks are added, as if all were there at once.
 func sum(wall time.Duration, us []usage, errs []error) (usage, error) {
 	total := usage{Wall: wall.Seconds()}

@@ -91,7 +91,7 @@ func (r *report) write(w io.Writer, header []string) error {
 		fmt.Fprintln(&s, l)
 	}
 	if len(r.goals) > 0 {
-		const row = "%-76s %-8s %24s %8s %8s  %s\n"
+		const row = "%-76s %-10s %24s %8s %8s  %s\n"
 		fmt.Fprintf(&s, "\n"+row, "what it must reach", "layer", "measured", "floor", "goal", "reached")
 		for _, g := range r.goals {
 			fmt.Fprintf(&s, row, g.what, g.layer, g.got.Format("%.3g"), fmt.Sprintf("%.4g", g.want.floor), fmt.Sprintf("%.4g", g.want.goal), g.reached())
