@@ -52,7 +52,7 @@ func (f *follower) members(layer []byte, seed uint64) (plain []byte) {
 		}
 		f.start(src, 0, tr, plan{slack: 500})
 		f.start(src, 0, tr, randomPlan(r, tr))
-		f.everyPlace(r, src, tr, 20)
+		f.everyPlace(r, src, tr, 8)
 		plain = append(plain, tr.out...)
 		layer = src[(tr.bit+7)/8+8:]
 	}

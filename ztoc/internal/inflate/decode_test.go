@@ -36,11 +36,11 @@ func TestStreams(t *testing.T) {
 					f.start(w.p, shift, tr, plan{slack: shift * 100})
 					continue
 				}
-				f.everyWay(w.p, shift, tr)
-				if tr.err == nil {
+				if tr.err == nil && shift%2 != 0 {
 					w.bits(-1, 800) // means nothing, but there is more input than a symbol needs
-					f.everyWay(w.p, shift, inflateSlowly(w.p, shift, nil, maxStream))
+					tr = inflateSlowly(w.p, shift, nil, maxStream)
 				}
+				f.everyWay(w.p, shift, tr)
 			}
 		})
 	}
@@ -59,11 +59,11 @@ func (f *follower) everyWay(src []byte, bit int, tr *trail) {
 		f.start(src, bit, tr, p)
 	}
 	r := rand.New(rand.NewPCG(uint64(len(src)), uint64(bit)))
-	for range 6 {
+	for range 5 {
 		f.start(src, bit, tr, randomPlan(r, tr))
 	}
 	f.everyRoom(r, src, bit, tr)
-	f.everyPlace(r, src, tr, 40)
+	f.everyPlace(r, src, tr, 25)
 }
 
 // randomPlan returns a plan with stops and input in pieces.
@@ -81,7 +81,7 @@ func randomPlan(r *rand.Rand, tr *trail) plan {
 // everyRoom follows src into buffers too small for it.
 func (f *follower) everyRoom(r *rand.Rand, src []byte, bit int, tr *trail) {
 	f.Helper()
-	step := 1 + len(tr.out)/40
+	step := 1 + len(tr.out)/25
 	for room := 0; room < len(tr.out); room += 1 + r.IntN(2*step) - step/2 {
 		f.start(src, bit, tr.within(room), plan{front: room%2 == 0})
 	}
@@ -169,9 +169,9 @@ func TestFlip(t *testing.T) {
 // someBits returns the numbers below n if there are not many, and else some of them.
 func someBits(n int) (some []int) {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
-	const all = 400
+	const all = 300
 	for i := range n {
-		if n <= all || n <= 40000 && r.IntN(n) < 60 || n > 40000 && r.IntN(n) < 5 {
+		if n <= all || n <= 40000 && r.IntN(n) < 30 || n > 40000 && r.IntN(n) < 3 {
 			some = append(some, i)
 		}
 	}
@@ -192,13 +192,9 @@ func (f *follower) verdict(refs references, src []byte) *trail {
 
 // TestRandom inflates streams of random codes and symbols in every way.
 func TestRandom(t *testing.T) {
-	n := 300
-	if testing.Short() {
-		n = 30
-	}
 	refs := newReferences()
 	f := newFollower(t, maxStream+1000)
-	for seed := range uint64(n) {
+	for seed := range uint64(80) {
 		src := randomStream(seed)
 		tr := inflateSlowly(src, 0, nil, maxStream)
 		if tr.err != nil {
