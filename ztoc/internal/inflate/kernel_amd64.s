@@ -26,14 +26,14 @@
 	ORQ   T, BITS; \
 	MOVBLZX NB, T; \
 	SHRL  $3, T; \
-	SUBQ  T, IN; \
 	ADDQ  $7, IN; \
+	SUBQ  T, IN; \
 	ORL   $56, NB
 
 #define LOOKUP \
 	MOVL BITS, T; \
-	ANDL $2047, T; \
-	MOVL (LIT)(T*4), E
+	ANDL $0x1ffc, T; \
+	MOVL (LIT)(T*1), E
 
 #define LITERAL \
 	SHRXQ E, BITS, BITS; \
@@ -64,6 +64,8 @@ TEXT ·kernel(SB), NOSPLIT, $24-16
 	ADDQ OUT, SV
 	MOVQ SV, soft-8(SP)
 	ADDQ cursor_pos(T), OUT
+	SHLQ $2, BITS
+	ADDQ $2, NB
 
 	REFILL
 	LOOKUP
@@ -99,9 +101,12 @@ match:
 	SHRXQ E, BITS, BITS
 	SUBL  E, NB
 length:
-	MOVBLZX BITS, T
-	MOVL  (DST)(T*4), E2
-	BZHIQ E, SV, T
+	MOVL  BITS, T
+	ANDL  $0x3fc, T
+	MOVL  (DST)(T*1), E2
+	MOVQ  SV, T
+	SHRQ  $2, T
+	BZHIQ E, T, T
 	MOVL  E, LEN
 	SHRL  $16, LEN
 	SHRL  $8, E
@@ -110,7 +115,9 @@ length:
 	TESTL $0x8000, E2
 	JNZ   dstexcept
 distance:
-	BZHIQ E2, BITS, FROM
+	MOVQ  BITS, FROM
+	SHRQ  $2, FROM
+	BZHIQ E2, FROM, FROM
 	SHRXQ E2, BITS, BITS
 	SUBL  E2, NB
 	LOOKUP
@@ -198,7 +205,9 @@ litexcept:
 	SHRL  $16, T
 	SHRL  $8, E
 	ANDL  $15, E
+	ADDL  $2, E
 	BZHIQ E, BITS, E
+	SHRL  $2, E
 	ADDL  T, E
 	MOVL  (LIT)(E*4), E
 	TESTL E, E
@@ -207,7 +216,9 @@ litexcept:
 	JNZ   careful
 	MOVL  E, LEN
 	SHRL  $16, LEN
-	BZHIQ E, BITS, E2
+	MOVQ  BITS, E2
+	SHRQ  $2, E2
+	BZHIQ E, E2, E2
 	SHRXQ E, BITS, BITS
 	SUBL  E, NB
 	SHRL  $8, E
@@ -218,8 +229,9 @@ litexcept:
 	ANDL  $56, T
 	SUBL  T, NB0
 	REFILL
-	MOVBLZX BITS, T
-	MOVL  (DST)(T*4), E2
+	MOVL  BITS, T
+	ANDL  $0x3fc, T
+	MOVL  (DST)(T*1), E2
 	TESTL $0x8000, E2
 	JEQ   distance
 	JMP   dstexcept
@@ -247,11 +259,18 @@ dstexcept:
 	SHRL  $16, T
 	SHRL  $8, E2
 	ANDL  $15, E2
+	ADDL  $2, E2
 	BZHIQ E2, BITS, E2
+	SHRL  $2, E2
 	ADDL  T, E2
 	MOVL  (DST)(E2*4), E2
 	TESTL $0x8000, E2
 	JNZ   careful
+	ADDL  $56, NB0
+	MOVL  NB, T
+	ANDL  $56, T
+	SUBL  T, NB0
+	REFILL
 	JMP   distance
 
 traced:
@@ -269,6 +288,7 @@ traced:
 	SHLQ  $3, SV
 	MOVBLZX NB0, NB0
 	SUBQ  NB0, SV
+	ADDQ  $2, SV
 	MOVQ  SV, Ref_Bit(FROM)
 	MOVQ  OUT, SV
 	SUBQ  cursor_dst(E2), SV
@@ -286,6 +306,8 @@ careful:
 slack:
 	MOVL $const_exitSlack, AX
 done:
+	SHRQ $2, BITS
+	SUBL $2, NB
 	MOVQ d+0(FP), T
 	MOVBLZX NB, NB
 	MOVL NB, R9
