@@ -4,7 +4,13 @@ package ztoc_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"runtime"
+	"strconv"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc"
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
@@ -28,6 +34,59 @@ func BenchmarkBuild(b *testing.B) {
 		if z.ZInfo.UncompressedSize != int64(len(archive)) {
 			b.Fatal("wrong size")
 		}
+	}
+}
+
+// BenchmarkSurvey counts uncompressed bytes. The zTOC is written, too.
+func BenchmarkSurvey(b *testing.B) {
+	layer, archive := benchLayer(b)
+	want := digest.FromBytes(archive)
+	b.SetBytes(int64(len(archive)))
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := ztoc.NewSurvey(b.Context(), bytes.NewReader(layer), ztoc.SurveyOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(s.WriteZTOC(io.Discard), s.Close()); err != nil || s.DiffID() != want {
+			b.Fatalf("diffID %s (%v)", s.DiffID(), err)
+		}
+	}
+}
+
+// BenchmarkSurveyFiles has layers of ever more empty files: sys-MB is what the
+// process got from the system, which does not follow their number, and ns/file the
+// time of each, that of making its header included.
+func BenchmarkSurveyFiles(b *testing.B) {
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for b.Loop() {
+				s, err := ztoc.NewSurvey(b.Context(), manyFiles(n), ztoc.SurveyOptions{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := errors.Join(s.WriteZTOC(io.Discard), s.Close()); err != nil || s.Len() != n {
+					b.Fatalf("%d files (%v)", s.Len(), err)
+				}
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			b.ReportMetric(float64(m.Sys)/(1<<20), "sys-MB")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/file")
+		})
+	}
+}
+
+// BenchmarkMarshal counts the bytes of the zTOC.
+func BenchmarkMarshal(b *testing.B) {
+	z, err := ztoc.Build(b.Context(), manyFiles(40_000), ztoc.BuildOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(mustMarshal(b, z))))
+	b.ReportAllocs()
+	for b.Loop() {
+		mustMarshal(b, z)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 const (
 	chunkSize = 512 << 10 // of compressed bytes: smaller ones were slower, larger ones not faster
-	chunks    = 6         // of a pass: one being read, one inflated, some on their way to the digests
+	chunks    = 12        // of a pass: one being read, one inflated, some on their way to the digests
 	headroom  = inflate.MinInput
 	maxIdle   = 100 // reads without a byte or an error
 )

@@ -2,8 +2,6 @@
 
 package ztoc
 
-import "github.com/seekoci/seekoci/ztoc/internal/klauspost"
-
 // The limits of Build, Marshal and Unmarshal. Layers and zTOCs beyond them are
 // answered with ErrLimit or ErrFormat.
 const (
@@ -17,8 +15,8 @@ const (
 )
 
 const (
-	checkpointSize = 8 + 8 + 1 + klauspost.WindowSize // on the wire
-	digestSize     = 4 + 4 + 7 + 64 + 1               // on the wire: offset, length, "sha256:", hex, NUL
+	checkpointSize = 8 + 8 + 1 + windowSize // on the wire
+	digestSize     = 4 + 4 + 7 + 64 + 1     // on the wire: offset, length, "sha256:", hex, NUL
 	maxGzipSpans   = MaxSize / (checkpointSize + digestSize)
 	maxPlainSpans  = MaxSize / digestSize
 	entrySize      = 64   // no more than the wire bytes of any entry, its strings' bytes aside

@@ -13,7 +13,7 @@ import (
 const (
 	pieceSize  = 1 << 20 // of uncompressed bytes
 	pieceSlack = 512     // room behind: the inflater is at full speed with some 300 bytes of it
-	pieces     = 5       // of a pass: one being inflated, one walked, some in between
+	pieces     = 8       // of a pass: one being inflated, one walked, some in between
 	maxBlocks  = 4096    // of a piece
 	maxRefs    = 32 << 10
 	maxChunks  = 2 // that a piece ends, so that one without output does not hold all there are
@@ -88,7 +88,7 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 	}
 	var (
 		stages stages
-		w      = newWalker(p)
+		w      = &walker{p: p}
 		d      = newDigester(p)
 		err    error
 	)

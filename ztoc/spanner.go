@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+
+	"github.com/seekoci/seekoci/ztoc/internal/sha256x2"
 )
 
 // The two kinds of spans, as indexes.
@@ -17,27 +19,28 @@ const (
 
 // batch is what the third stage hands to the fourth.
 type batch struct {
-	chunks  []*chunk
+	work    *work // with the chunks; nil in the last batch
 	cuts    [2][]cut
 	settled [2]int64 // no later cut of the kind has a start before it
-	last    bool     // the chunks are the layer's last
 }
 
-// digester is the fourth stage: it digests the compressed bytes, whole and by spans.
+// digester is the fourth stage: it digests the uncompressed bytes, and the
+// compressed ones whole and by spans.
 type digester struct {
-	p     *pass
-	layer hash.Hash // nil: not wanted
-	spans [2]spanner
+	p      *pass
+	layer  hash.Hash // nil: not wanted
+	diffID partner
+	spans  [2]spanner
 }
 
 func newDigester(p *pass) *digester {
 	d := &digester{p: p}
-	d.spans[coarse].hash = sha256.New()
+	d.spans[coarse] = spanner{hash: sha256.New(), with: &d.diffID}
 	if p.opts.compactSize > 0 {
-		d.spans[compact].hash = sha256.New()
+		d.spans[compact] = spanner{hash: sha256.New(), with: &d.diffID}
 	}
 	if p.opts.digests {
-		d.layer = sha256.New()
+		d.layer, d.diffID.hash = sha256.New(), sha256.New()
 	}
 	return d
 }
@@ -52,23 +55,57 @@ func (d *digester) run(ctx context.Context) {
 		for i := range d.spans {
 			d.spans[i].cuts = append(d.spans[i].cuts, b.cuts[i]...)
 		}
-		for _, c := range b.chunks {
-			if d.layer != nil {
-				d.layer.Write(c.bytes())
-			}
-			for i := range d.spans {
-				d.spans[i].write(c.bytes(), b.settled[i])
-			}
-			d.p.freeChunks.put(c)
-		}
-		if b.last {
+		if b.work == nil {
 			for i := range d.spans {
 				d.spans[i].write(nil, b.settled[i])
 				d.spans[i].end()
 			}
 			return
 		}
+		d.digest(b.work, b.settled)
+		d.p.freeWorks.put(b.work)
 	}
+}
+
+// digest digests the bytes of w and of the chunks that it brings, and frees those.
+func (d *digester) digest(w *work, settled [2]int64) {
+	if d.diffID.hash != nil && w.compression == Gzip {
+		d.diffID.rest = w.data
+	}
+	for _, c := range w.chunks {
+		if d.layer != nil {
+			d.diffID.write(d.layer, c.bytes())
+		}
+		for i := range d.spans {
+			d.spans[i].write(c.bytes(), settled[i])
+		}
+		d.p.freeChunks.put(c)
+	}
+	d.diffID.flush()
+}
+
+// partner is a digest whose bytes, of which there is a supply, go along with those
+// of others: two at once take little longer than one.
+type partner struct {
+	hash hash.Hash // nil: without supply
+	rest []byte    // of the supply
+}
+
+// write adds q to h.
+func (p *partner) write(h hash.Hash, q []byte) {
+	if n := min(len(p.rest), len(q)); n > 0 {
+		sha256x2.Write(p.hash, h, p.rest[:n], q[:n])
+		p.rest, q = p.rest[n:], q[n:]
+	}
+	h.Write(q)
+}
+
+// flush digests what is left of the supply.
+func (p *partner) flush() {
+	if len(p.rest) > 0 {
+		p.hash.Write(p.rest)
+	}
+	p.rest = nil
 }
 
 // spanner cuts the compressed bytes of a layer into spans and digests each. Bytes
@@ -76,6 +113,7 @@ func (d *digester) run(ctx context.Context) {
 // settled offset are kept.
 type spanner struct {
 	hash    hash.Hash // nil: not wanted
+	with    *partner
 	sums    [][sha256.Size]byte
 	open    bool  // bytes belong to a span; false before the first
 	cuts    []cut // known, and not reached yet
@@ -96,9 +134,9 @@ func (s *spanner) write(p []byte, settled int64) {
 		p = s.digest(p, c.start)
 		if c.end > c.start && s.open { // the byte is the next span's, too
 			if len(s.pending) > 0 {
-				s.hash.Write(s.pending[:1])
+				s.with.write(s.hash, s.pending[:1])
 			} else {
-				s.hash.Write(p[:1])
+				s.with.write(s.hash, p[:1])
 			}
 		}
 		s.end()
@@ -124,12 +162,12 @@ func (s *spanner) digest(p []byte, off int64) []byte {
 	s.base = off
 	k := min(int(n), len(s.pending))
 	if s.open {
-		s.hash.Write(s.pending[:k])
+		s.with.write(s.hash, s.pending[:k])
 	}
 	s.pending = append(s.pending[:0], s.pending[k:]...)
 	n -= int64(k)
 	if s.open {
-		s.hash.Write(p[:n])
+		s.with.write(s.hash, p[:n])
 	}
 	return p[n:]
 }

@@ -4,6 +4,7 @@ package ztoc_test
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -107,7 +108,8 @@ func TestSurvey(t *testing.T) {
 func manyFiles(n int) io.ReadCloser {
 	r, w := io.Pipe()
 	go func() {
-		t := tar.NewWriter(w)
+		buf := bufio.NewWriterSize(w, 1<<20)
+		t := tar.NewWriter(buf)
 		for i := range n {
 			h := tar.Header{Name: fmt.Sprintf("usr/lib/node_modules/package-%d/lib/file-%d.js", i/20, i), Mode: 0o644, ModTime: time.Unix(1700000000+int64(i), 0)}
 			if err := t.WriteHeader(&h); err != nil {
@@ -115,7 +117,7 @@ func manyFiles(n int) io.ReadCloser {
 				return
 			}
 		}
-		w.CloseWithError(t.Close())
+		w.CloseWithError(errors.Join(t.Close(), buf.Flush()))
 	}()
 	return r
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc/internal/flat"
-	"github.com/seekoci/seekoci/ztoc/internal/klauspost"
 )
 
 // errShared says that parts of a zTOC overlap: no writer does that, and unpacking
@@ -269,7 +268,7 @@ func (z *ZInfo) unmarshalCheckpoints(p []byte) error {
 			s.In.Off--
 		}
 		s.Window = c[17:]
-		if s.Out.Off == 0 && [klauspost.WindowSize]byte(s.Window) == [klauspost.WindowSize]byte{} {
+		if s.Out.Off == 0 && [windowSize]byte(s.Window) == [windowSize]byte{} {
 			s.Window = nil
 		}
 	}

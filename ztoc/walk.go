@@ -4,10 +4,8 @@ package ztoc
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 	"slices"
@@ -32,20 +30,11 @@ type walker struct {
 	tarSize  int64
 	crc      uint32 // of the member so far
 	memberAt int64  // uncompressed offset of the member
-	diffID   hash.Hash
 
 	spans []Span // of 0.9, without windows and digests
 	last  int64  // uncompressed offset of the last checkpoint
 	next  [2]int64
 	batch batch
-}
-
-func newWalker(p *pass) *walker {
-	t := &walker{p: p}
-	if p.opts.digests {
-		t.diffID = sha256.New()
-	}
-	return t
 }
 
 // run takes the layer to its end, or to the first fault.
@@ -72,25 +61,22 @@ func (t *walker) run(ctx context.Context) error {
 		return err
 	}
 	t.batch.settled = [2]int64{t.size, t.size}
-	t.batch.last = true
 	if !send(ctx, t.p.sums, t.batch) {
 		return ctx.Err()
 	}
 	return nil
 }
 
-// nextPiece gives back the piece before and returns the data of the next one. It
+// nextPiece hands the piece before on and returns the data of the next one. It
 // returns the error behind a piece when that has been used up.
 func (t *walker) nextPiece() ([]byte, error) {
 	if w := t.w; w != nil {
-		t.w = nil
-		t.batch.chunks = slices.Clone(w.chunks)
+		err := w.err
+		t.batch.work, t.w = w, nil
 		if !send(t.ctx, t.p.sums, t.batch) {
 			return nil, t.ctx.Err()
 		}
 		t.batch = batch{}
-		err := w.err
-		t.p.freeWorks.put(w)
 		if err != nil {
 			return nil, err
 		}
@@ -114,9 +100,6 @@ func (t *walker) take(w *work) error {
 	}
 	if t.c != Gzip {
 		return t.cutPlain(w)
-	}
-	if t.diffID != nil {
-		t.diffID.Write(w.data)
 	}
 	if err := t.checkMembers(w); err != nil {
 		return err
@@ -236,10 +219,10 @@ func (t *walker) result(d *digester) *result {
 	for i := range t.spans {
 		t.spans[i].Sum = d.spans[coarse].sums[i]
 	}
-	if t.diffID != nil {
+	if d.layer != nil {
 		d.layer.Sum(r.layer[:0])
 		if r.diffID = r.layer; t.c == Gzip {
-			t.diffID.Sum(r.diffID[:0])
+			d.diffID.hash.Sum(r.diffID[:0])
 		}
 	}
 	return r
