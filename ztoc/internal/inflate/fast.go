@@ -3,11 +3,12 @@
 package inflate
 
 // portable decodes symbols while there is slack on both sides. Every iteration
-// begins with at least 56 bits at hand and the entry of the next symbol looked up:
-// a look-up then runs beside the copy before it.
+// begins with the entry of the next symbol looked up, and all 64 bits full. Look-ups
+// come before refills, which then run in their shadow, as does the copy.
 //
-// A length and a distance with their extra bits take 48 bits at most, a literal of
-// the root table 11.
+// Between two refills at most 59 bits are looked at: two literals of the root table
+// and the symbol behind them, 33; a length and a distance with their extra bits and
+// the symbol behind them, 48 and 11.
 func (d *Decoder) portable() int {
 	c := &d.c
 	var (
@@ -26,37 +27,31 @@ func (d *Decoder) portable() int {
 	nbits |= 56
 	e := lit[bits&(1<<litTableBits-1)]
 	for in <= inMax && pos <= posMax {
+		// Two literals without a branch: what is none drops no bits, and is looked
+		// up and overwritten again. How many literals come in a row is anybody's
+		// guess, and a wrong one costs as much as four look-ups.
+		bits >>= e & entryDrop
+		nbits -= uint(e)
+		store8(dst, pos, byte(e>>entryValue))
+		pos += int(e >> 31)
+		e = lit[bits&(1<<litTableBits-1)]
+		bits >>= e & entryDrop
+		nbits -= uint(e)
+		store8(dst, pos, byte(e>>entryValue))
+		pos += int(e >> 31)
+		e = lit[bits&(1<<litTableBits-1)]
+		bits |= load64(src, in) << (nbits & 63)
+		in += int(^nbits>>3) & 7
+		nbits |= 56
 		if int32(e) < 0 {
-			bits >>= e & entryDrop
-			nbits -= uint(e)
-			store8(dst, pos, byte(e>>entryValue))
-			pos++
-			e = lit[bits&(1<<litTableBits-1)]
-			if int32(e) < 0 {
-				bits >>= e & entryDrop
-				nbits -= uint(e)
-				store8(dst, pos, byte(e>>entryValue))
-				pos++
-				e = lit[bits&(1<<litTableBits-1)]
-				if int32(e) < 0 {
-					bits >>= e & entryDrop
-					nbits -= uint(e)
-					store8(dst, pos, byte(e>>entryValue))
-					pos++
-					e = lit[bits&(1<<litTableBits-1)]
-					bits |= load64(src, in) << (nbits & 63)
-					in += int(^nbits>>3) & 7
-					nbits |= 56
-					continue
-				}
-			}
+			continue
 		}
-		before, nbefore := bits, nbits
+		at := 8*in - int(nbits&63)
 		if e&entryExcept != 0 {
 			if e&entrySub == 0 {
 				if e&entryEnd != 0 {
-					bits >>= e & entryDrop
-					nbits -= uint(e)
+					bits >>= e >> entryMiddle & entryDrop
+					nbits -= uint(e >> entryMiddle)
 					exit = exitEnd
 				} else {
 					exit = exitCareful
@@ -65,7 +60,7 @@ func (d *Decoder) portable() int {
 			}
 			bits >>= litTableBits
 			nbits -= litTableBits
-			e = lit[int(e>>entryValue)+int(bits&(1<<(e>>entryCodeBits&entryCodeMask)-1))]
+			e = lit[subIndex(e, bits)]
 			if e&(entryLiteral|entryExcept) != 0 {
 				if int32(e) < 0 {
 					bits >>= e & entryDrop
@@ -78,24 +73,20 @@ func (d *Decoder) portable() int {
 					nbits |= 56
 					continue
 				}
-				bits, nbits = before, nbefore
+				in, bits, nbits = c.rewind(at)
 				exit = exitCareful
 				break
 			}
 		}
-		length := int(e>>entryValue) + int(bits&(1<<(e&entryDrop)-1)>>(e>>entryCodeBits&entryCodeMask))
-		bits >>= e & entryDrop
-		nbits -= uint(e)
+		length := length(e, bits)
+		bits >>= e >> entryMiddle & entryDrop
+		nbits -= uint(e >> entryMiddle)
 		e = dists[bits&(1<<dstTableBits-1)]
-		at := 8*in - int(nbefore&63)
-		bits |= load64(src, in) << (nbits & 63)
-		in += int(^nbits>>3) & 7
-		nbits |= 56
 		if e&entryExcept != 0 {
 			bits >>= dstTableBits
 			nbits -= dstTableBits
 			if e&entrySub != 0 {
-				e = dists[int(e>>entryValue)+int(bits&(1<<(e>>entryCodeBits&entryCodeMask)-1))]
+				e = dists[subIndex(e, bits)]
 			}
 			if e&entryExcept != 0 {
 				in, bits, nbits = c.rewind(at)
@@ -103,7 +94,7 @@ func (d *Decoder) portable() int {
 				break
 			}
 		}
-		dist := int(e>>entryValue) + int(bits&(1<<(e&entryDrop)-1)>>(e>>entryCodeBits&entryCodeMask))
+		dist := distance(e, bits)
 		from := pos - dist
 		if from < c.soft {
 			if from < 0 || c.nrefs == len(c.refs) {

@@ -144,8 +144,8 @@ func (d *Decoder) fixedTables() {
 			lens[i] = 5
 		}
 	}
-	build(d.lit[:], litTableBits, lens[:numLit], litSymbols[:])
-	build(d.dst[:], dstTableBits, lens[numLit:], dstSymbols[:])
+	build(d.lit[:], litTableBits, lens[:numLit], litSymbols[:], litUnit)
+	build(d.dst[:], dstTableBits, lens[numLit:], dstSymbols[:], dstUnit)
 	d.tables = fixedTables
 }
 
@@ -169,7 +169,7 @@ func (d *Decoder) readDynamic(r *bitReader) error {
 		pre[k] = uint8(n)
 	}
 	var table [1 << preTableBits]uint32
-	if !build(table[:], preTableBits, pre[:], preSymbols[:]) {
+	if !build(table[:], preTableBits, pre[:], preSymbols[:], dstUnit) {
 		return fmt.Errorf("%w: code length code", ErrHeader)
 	}
 	var lens [maxLit + maxDist]uint8
@@ -179,10 +179,10 @@ func (d *Decoder) readDynamic(r *bitReader) error {
 	if lens[endOfBlock] == 0 {
 		return fmt.Errorf("%w: no code for the end of the block", ErrHeader)
 	}
-	if !build(d.lit[:], litTableBits, lens[:nlit], litSymbols[:]) {
+	if !build(d.lit[:], litTableBits, lens[:nlit], litSymbols[:], litUnit) {
 		return fmt.Errorf("%w: literal and length code", ErrHeader)
 	}
-	if !build(d.dst[:], dstTableBits, lens[nlit:nlit+ndist], dstSymbols[:]) {
+	if !build(d.dst[:], dstTableBits, lens[nlit:nlit+ndist], dstSymbols[:], dstUnit) {
 		return fmt.Errorf("%w: distance code", ErrHeader)
 	}
 	d.tables = dynamicTables

@@ -42,6 +42,17 @@
 	MOVB  E, (OUT); \
 	INCQ  OUT
 
+// STEP stores a literal, and does nothing with anything else but to write over
+// what comes next: its entry has 0 in the low 6 bits and in the sign.
+#define STEP \
+	SHRXQ E, BITS, BITS; \
+	SUBL  E, NB; \
+	MOVL  E, T; \
+	SHRL  $16, T; \
+	SHRL  $31, E; \
+	MOVB  T, (OUT); \
+	ADDQ  E, OUT
+
 // func kernel(d *Decoder) int
 TEXT ·kernel(SB), NOSPLIT, $24-16
 	MOVQ d+0(FP), T
@@ -76,41 +87,32 @@ loop:
 	JHI  slack
 	CMPQ OUT, OUTMAX
 	JHI  slack
-	TESTL E, E
-	JNS  match
-	LITERAL
+	STEP
 	LOOKUP
-	TESTL E, E
-	JNS  refillmatch
-	LITERAL
-	LOOKUP
-	TESTL E, E
-	JNS  refillmatch
-	LITERAL
+	STEP
 	LOOKUP
 	REFILL
-	JMP loop
-
-refillmatch:
-	REFILL
-match:
+	TESTL E, E
+	JMI  loop
 	MOVQ  BITS, SV
 	MOVL  NB, NB0
 	TESTL $0x8000, E
 	JNZ   litexcept
-	SHRXQ E, BITS, BITS
-	SUBL  E, NB
-length:
+	MOVL  E, E2
+	SHRL  $8, E2
+	SHRXQ E2, BITS, BITS
+	SUBL  E2, NB
+	MOVQ  SV, LEN
+	SHRQ  $2, LEN
+	BZHIQ E2, LEN, LEN
 	MOVL  BITS, T
 	ANDL  $0x3fc, T
 	MOVL  (DST)(T*1), E2
-	MOVQ  SV, T
-	SHRQ  $2, T
-	BZHIQ E, T, T
-	MOVL  E, LEN
-	SHRL  $16, LEN
-	SHRL  $8, E
-	SHRXQ E, T, T
+	MOVL  E, T
+	SHRL  $25, E
+	SHRL  $16, T
+	SHRXQ E, LEN, LEN
+	ANDL  $0x1ff, T
 	ADDQ  T, LEN
 	TESTL $0x8000, E2
 	JNZ   dstexcept
@@ -199,8 +201,8 @@ litexcept:
 	TESTL $0x4000, E
 	JEQ   litend
 	// subtable
-	SHRXQ E, BITS, BITS
-	SUBL  E, NB
+	SHRQ  $11, BITS
+	SUBL  $11, NB
 	MOVL  E, T
 	SHRL  $16, T
 	SHRL  $8, E
@@ -214,16 +216,19 @@ litexcept:
 	JMI   subliteral
 	TESTL $0x8000, E
 	JNZ   careful
-	MOVL  E, LEN
-	SHRL  $16, LEN
-	MOVQ  BITS, E2
-	SHRQ  $2, E2
-	BZHIQ E, E2, E2
-	SHRXQ E, BITS, BITS
-	SUBL  E, NB
-	SHRL  $8, E
-	SHRXQ E, E2, E2
-	ADDQ  E2, LEN
+	MOVL  E, E2
+	SHRL  $8, E2
+	MOVQ  BITS, LEN
+	SHRQ  $2, LEN
+	BZHIQ E2, LEN, LEN
+	SHRXQ E2, BITS, BITS
+	SUBL  E2, NB
+	MOVL  E, T
+	SHRL  $25, E
+	SHRL  $16, T
+	SHRXQ E, LEN, LEN
+	ANDL  $0x1ff, T
+	ADDQ  T, LEN
 	ADDL  $56, NB0 // makes up for the bytes that the refill takes
 	MOVL  NB, T
 	ANDL  $56, T
@@ -243,8 +248,10 @@ subliteral:
 	JMP  loop
 
 litend:
-	TESTL $0x2000, E
+	TESTL $0x1000000, E
 	JEQ   careful
+	SHRL  $8, E
+	ANDL  $63, E
 	SHRXQ E, BITS, BITS
 	SUBL  E, NB
 	MOVL  $const_exitEnd, AX
@@ -253,8 +260,8 @@ litend:
 dstexcept:
 	TESTL $0x4000, E2
 	JEQ   careful
-	SHRXQ E2, BITS, BITS
-	SUBL  E2, NB
+	SHRQ  $8, BITS
+	SUBL  $8, NB
 	MOVL  E2, T
 	SHRL  $16, T
 	SHRL  $8, E2

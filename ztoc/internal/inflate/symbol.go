@@ -48,19 +48,18 @@ func (d *Decoder) symbol() (ended bool, err error) {
 	}
 	have := nbits
 	e := d.lit[bits&(1<<litTableBits-1)]
-	if e&entrySub != 0 && e&entryExcept != 0 {
-		n := uint(e & entryDrop)
-		if n > have {
+	if e&entrySub != 0 {
+		if have < litTableBits {
 			return false, io.ErrUnexpectedEOF
 		}
-		bits >>= n
-		have -= n
-		e = d.lit[uint(e>>entryValue)+uint(bits)&(1<<(e>>entryCodeBits&entryCodeMask)-1)]
+		bits >>= litTableBits
+		have -= litTableBits
+		e = d.lit[subIndex(e, bits)]
 	}
-	if have < uint(e>>entryCodeBits&entryCodeMask) {
+	n := uint(e >> entryMiddle & entryDrop)
+	if have < n {
 		return false, io.ErrUnexpectedEOF
 	}
-	n := uint(e & entryDrop)
 	switch {
 	case int32(e) < 0:
 		if c.pos >= len(c.dst) {
@@ -70,35 +69,34 @@ func (d *Decoder) symbol() (ended bool, err error) {
 		c.pos++
 		c.consume(bits>>n, have-n, in)
 		return false, nil
-	case e&entryEnd != 0 && e&entryExcept != 0:
+	case e&entryExcept != 0:
+		if e&entryEnd == 0 {
+			return false, ErrCode
+		}
 		c.consume(bits>>n, have-n, in)
 		return true, nil
-	case e&entryExcept != 0:
-		return false, ErrCode
-	case have < n:
-		return false, io.ErrUnexpectedEOF
 	}
-	length := value(e, bits)
+	length := length(e, bits)
 	bits >>= n
 	have -= n
 
 	e = d.dst[bits&(1<<dstTableBits-1)]
-	if e&entrySub != 0 && e&entryExcept != 0 {
-		n := uint(e & entryDrop)
-		if n > have {
+	if e&entrySub != 0 {
+		if have < dstTableBits {
 			return false, io.ErrUnexpectedEOF
 		}
-		bits >>= n
-		have -= n
-		e = d.dst[uint(e>>entryValue)+uint(bits)&(1<<(e>>entryCodeBits&entryCodeMask)-1)]
+		bits >>= dstTableBits
+		have -= dstTableBits
+		e = d.dst[subIndex(e, bits)]
 	}
-	if have < uint(e&entryDrop) {
+	n = uint(e & entryDrop)
+	if have < n {
 		return false, io.ErrUnexpectedEOF
 	}
 	if e&entryExcept != 0 {
 		return false, ErrCode
 	}
-	dist := value(e, bits)
+	dist := distance(e, bits)
 	if dist > c.pos {
 		return false, ErrDistance
 	}
@@ -108,7 +106,6 @@ func (d *Decoder) symbol() (ended bool, err error) {
 	if c.pos-dist < c.soft {
 		c.trace(8*c.in-int(c.nbits), dist, length)
 	}
-	n = uint(e & entryDrop)
 	for i := range length {
 		c.dst[c.pos+i] = c.dst[c.pos+i-dist]
 	}
@@ -117,10 +114,19 @@ func (d *Decoder) symbol() (ended bool, err error) {
 	return false, nil
 }
 
-// value is the length or distance of entry e, whose code the bits begin with.
-func value(e uint32, bits uint64) int {
-	code := e >> entryCodeBits & entryCodeMask
-	return int(e>>entryValue) + int(bits&(1<<(e&entryDrop)-1)>>code)
+// length is the length that entry e of the first table stands for, whose code bits begins with.
+func length(e uint32, bits uint64) int {
+	return int(e>>entryValue&entryBase) + int(bits&(1<<(e>>entryMiddle&entryDrop)-1)>>(e>>entryCode))
+}
+
+// distance is the distance of entry e of the second table, whose code bits begins with.
+func distance(e uint32, bits uint64) int {
+	return int(e>>entryValue) + int(bits&(1<<(e&entryDrop)-1)>>(e>>entryMiddle&0xf))
+}
+
+// subIndex is where entry e, whose code goes on with bits, leads to.
+func subIndex(e uint32, bits uint64) uint {
+	return uint(e>>entryValue) + uint(bits)&(1<<(e>>entryMiddle&0xf)-1)
 }
 
 // trace notes a match. There is room.

@@ -29,29 +29,41 @@ const (
 	dstTableSize = 402
 )
 
-// A table entry packs what decoding of one symbol takes:
+// A table entry packs what decoding of one symbol takes. In the table of literals
+// and lengths:
 //
-//	bits 0-5    bits to drop: the code, and the extra bits behind it
-//	bits 8-11   bits of the code alone
-//	bit 12      unused
-//	bit 13      exceptional: the end of the block
+//	bits 0-5    a literal: bits to drop; otherwise 0, so that dropping them does nothing
+//	bits 8-13   bits to drop: the code, and the extra bits behind it
 //	bit 14      exceptional: the code goes on in a subtable
-//	bit 15      exceptional; neither bit 13 nor 14: there is no such code
-//	bits 16-30  the literal, base length, base distance, or the subtable's start
+//	bit 15      exceptional; neither bit 14 nor 24: there is no such code
+//	bits 16-24  the literal or base length
+//	bit 24      exceptional: the end of the block
+//	bits 25-28  bits of the code alone
 //	bit 31      a literal
 //
-// In an entry that leads to a subtable bits 0-5 are the root's bits, and bits
-// 8-11 those that index the subtable.
+// In the tables of distances and of code lengths:
+//
+//	bits 0-5    bits to drop
+//	bits 8-11   bits of the code alone
+//	bits 14-15  as above
+//	bits 16-30  the base distance
+//
+// An entry that leads to a subtable has the subtable's start in bits 16-27 and the
+// number of bits that index it in bits 8-11.
 const (
-	entryDrop     = 0x3f
-	entryCodeBits = 8
-	entryCodeMask = 0xf
-	entryEnd      = 1 << 13
-	entrySub      = 1 << 14
-	entryExcept   = 1 << 15
-	entryValue    = 16
-	entryLiteral  = 1 << 31
-	entryCodeUnit = 1<<entryCodeBits | 1 // what a bit of code adds to an entry
+	entryDrop    = 0x3f
+	entryEnd     = 1 << 24
+	entryMiddle  = 8
+	entrySub     = 1 << 14
+	entryExcept  = 1 << 15
+	entryValue   = 16
+	entryBase    = 0x1ff // of a length
+	entryCode    = 25
+	entryLiteral = 1 << 31
+
+	// What a bit of code adds to an entry; a literal's bit 31 adds one more.
+	litUnit = 1<<entryMiddle | 1<<entryCode
+	dstUnit = 1<<entryMiddle | 1
 )
 
 // litSymbols and dstSymbols are the entries of the symbols, but for their codes;
@@ -70,7 +82,7 @@ func makeLitSymbols() (s [numLit]uint32) {
 	base := uint32(3)
 	for i := firstLength; i < maxLit-1; i++ {
 		extra := uint32(max(0, (i-firstLength)/4-1))
-		s[i] = base<<entryValue | extra
+		s[i] = base<<entryValue | extra<<entryMiddle
 		base += 1 << extra
 	}
 	s[maxLit-1] = maxMatch << entryValue
@@ -104,7 +116,7 @@ func makePreSymbols() (s [numPre]uint32) {
 // symbol, of at most 15 bits. root is the number of bits that index the table
 // directly. It reports whether the code is one: complete, or a single one-bit code,
 // or, which no data can use, none at all.
-func build(table []uint32, root uint, lens []uint8, symbols []uint32) bool {
+func build(table []uint32, root uint, lens []uint8, symbols []uint32, unit uint32) bool {
 	var count [maxCodeLen + 1]int
 	for _, n := range lens {
 		count[n]++
@@ -121,7 +133,7 @@ func build(table []uint32, root uint, lens []uint8, symbols []uint32) bool {
 	}
 	used := first[maxCodeLen+1]
 	if left > 0 {
-		return incomplete(table[:1<<root], lens, symbols, used)
+		return incomplete(table[:1<<root], lens, symbols, unit, used)
 	}
 	var sorted [numLit]uint16
 	for i, n := range lens {
@@ -130,14 +142,19 @@ func build(table []uint32, root uint, lens []uint8, symbols []uint32) bool {
 			first[n]++
 		}
 	}
-	fill(table, root, sorted[:used], lens, symbols, &count)
+	fill(table, root, sorted[:used], lens, symbols, unit, &count)
 	return true
 }
 
+// coded is the entry of a symbol with a code of n bits.
+func coded(symbol uint32, n uint, unit uint32) uint32 {
+	return symbol + uint32(n)*(unit+symbol>>31)
+}
+
 // incomplete makes the table of a code that does not use all bit patterns.
-func incomplete(table []uint32, lens []uint8, symbols []uint32, used int) bool {
+func incomplete(table []uint32, lens []uint8, symbols []uint32, unit uint32, used int) bool {
 	for i := range table {
-		table[i] = entryExcept + entryCodeUnit
+		table[i] = entryExcept + unit
 	}
 	switch used {
 	case 0:
@@ -154,7 +171,7 @@ func incomplete(table []uint32, lens []uint8, symbols []uint32, used int) bool {
 			return false
 		}
 		for k := 0; k < len(table); k += 2 {
-			table[k] = symbols[i] + entryCodeUnit
+			table[k] = coded(symbols[i], 1, unit)
 		}
 	}
 	return true
@@ -162,7 +179,7 @@ func incomplete(table []uint32, lens []uint8, symbols []uint32, used int) bool {
 
 // fill makes the table of a complete code. Codes come in order of length, so that
 // the table of n bits is made first, and doubled for each further bit.
-func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []uint32, count *[maxCodeLen + 1]int) {
+func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []uint32, unit uint32, count *[maxCodeLen + 1]int) {
 	var (
 		code uint // of the next symbol, its first bit lowest, as it is in the stream
 		n    = uint(1)
@@ -171,7 +188,7 @@ func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []ui
 	)
 	for ; n <= root; n++ {
 		for end := i + count[n]; i < end; i++ {
-			table[code] = symbols[sorted[i]] + uint32(n)*entryCodeUnit
+			table[code] = coded(symbols[sorted[i]], n, unit)
 			if i == len(sorted)-1 {
 				for size < 1<<root { // the last code was of fewer bits than the root
 					copy(table[size:], table[:size])
@@ -203,9 +220,9 @@ func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []ui
 				space = space<<1 + count[root+sub]
 			}
 			end = start + 1<<sub
-			table[prefix] = entryExcept | entrySub | uint32(start)<<entryValue | uint32(sub)<<entryCodeBits | uint32(root)
+			table[prefix] = entryExcept | entrySub | uint32(start)<<entryValue | uint32(sub)<<entryMiddle
 		}
-		e := symbols[sorted[i]] + uint32(n-root)*entryCodeUnit
+		e := coded(symbols[sorted[i]], n-root, unit)
 		for k := start + code>>root; k < end; k += 1 << (n - root) {
 			table[k] = e
 		}
