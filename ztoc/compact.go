@@ -196,9 +196,14 @@ func (c *Compact) Entries() iter.Seq2[int, Entry] {
 	}
 }
 
-// Check validates all of the file table. The error matches ErrFormat or ErrLimit.
+// Check validates all of the file table: Entries has Len entries then, and Lookup
+// finds them. The error matches ErrFormat or ErrLimit.
 func (c *Compact) Check() error {
-	if err := c.table.walk(func(int, *Entry) bool { return true }); err != nil {
+	err := c.table.checkNames()
+	if err == nil {
+		err = c.table.walk(func(int, *Entry) bool { return true })
+	}
+	if err != nil {
 		return fmt.Errorf("check compact zTOC: %w", err)
 	}
 	return nil

@@ -36,6 +36,21 @@ func newDecompressor() *zstd.Decoder {
 	return d
 }
 
+// leastPacked is the least number of bytes that can get smaller.
+const leastPacked = 32
+
+// pack appends p to dst, as a zstd frame if that is smaller. Without an encoder it
+// never is.
+func pack(e *zstd.Encoder, dst, p []byte) []byte {
+	before := len(dst)
+	if e != nil && len(p) >= leastPacked {
+		if dst = e.EncodeAll(p, dst); len(dst)-before < len(p) {
+			return dst
+		}
+	}
+	return append(dst[:before], p...)
+}
+
 // unpack decodes stored, a section or part of a group, to dst, which it must fill.
 func unpack(d *zstd.Decoder, dst, stored []byte) error {
 	if len(stored) == len(dst) {
@@ -51,7 +66,7 @@ func unpack(d *zstd.Decoder, dst, stored []byte) error {
 
 // sectionWriter collects sections and their directory.
 type sectionWriter struct {
-	enc  *zstd.Encoder
+	enc  *zstd.Encoder // nil: everything is stored as it is
 	dir  []byte
 	body []byte
 	raw  int64  // bytes of all sections when they are unpacked
@@ -73,10 +88,7 @@ func (w *sectionWriter) size() int { return len(w.dir) + len(w.body) }
 // text appends a section of bytes.
 func (w *sectionWriter) text(p []byte) {
 	stored := len(w.body)
-	w.body = w.enc.EncodeAll(p, w.body)
-	if len(w.body)-stored >= len(p) {
-		w.body = append(w.body[:stored], p...)
-	}
+	w.body = pack(w.enc, w.body, p)
 	w.dir = binary.AppendUvarint(w.dir, uint64(len(p)))
 	w.dir = binary.AppendUvarint(w.dir, uint64(len(w.body)-stored))
 	w.raw += int64(len(p))
@@ -103,7 +115,7 @@ func (w *sectionWriter) planes(n, width int, raw func(int) uint64) {
 		w.buf = make([]byte, n)
 	}
 	plane := w.buf[:n]
-	for packed := true; ; packed = false {
+	for packed := w.enc != nil; ; packed = false {
 		for k := range width {
 			for i := range plane {
 				plane[i] = byte(raw(i) >> (8 * k))

@@ -43,7 +43,7 @@ func (t *table) read(r *sectionReader, classes int) {
 	r.plain(&t.firsts, blocks(m))
 	r.text(&t.outside, r.left)
 	r.plain(&t.classOf, n)
-	r.best(&t.sizes, n)
+	r.plain(&t.sizes, n)
 	r.plain(&t.gaps, n)
 	r.plain(&t.offsetAt, blocks(n))
 	r.best(&t.sec, n)

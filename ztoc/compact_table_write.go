@@ -314,7 +314,7 @@ func (t *tableWriter) write(w *sectionWriter) {
 	}
 	w.text(outside)
 	w.plain(&t.classOf)
-	w.best(&t.sizes)
+	w.plain(&t.sizes)
 	w.plain(&t.gaps)
 	w.plain(&t.offsetAt)
 	w.best(&t.sec)

@@ -2,7 +2,10 @@
 
 package ztoc
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // walk yields all entries in the order of the tar, until yield returns false. What
 // it has yielded is valid; an error says why it ends early.
@@ -34,6 +37,9 @@ func (t *table) walk(yield func(int, *Entry) bool) error {
 		if out == nil && cleanPath(e.Name) != path {
 			return badf("table", "entry %d, %q: called %q", rank, clip(path), clip(e.Name))
 		}
+		if out != nil && !upwards(e.Name) && !t.replaced(rank, e.Name) {
+			return badf("table", "entry %d, %q: has no place in the tree", rank, clip(e.Name))
+		}
 		if e.Offset < end+tarBlock {
 			return badf("table", "entry %d, %q: at %d, behind %d", rank, clip(e.Name), e.Offset, end)
 		}
@@ -49,6 +55,16 @@ func (t *table) walk(yield func(int, *Entry) bool) error {
 		return badf("table", "%d bytes of names too many", len(outside.p))
 	}
 	return nil
+}
+
+// replaced reports whether a later entry than that of a rank has the same path.
+func (t *table) replaced(rank int, name string) bool {
+	node, ok := t.lookup(name)
+	if !ok {
+		return false
+	}
+	later, ok := t.rank(node)
+	return ok && later > rank
 }
 
 // byRank returns the node of each entry, or noRank.
@@ -119,4 +135,48 @@ func (w *pathWalker) path(node int) string {
 	}
 	w.buf = append(append(append(w.buf[:0], w.dir...), '/'), name...)
 	return string(w.buf)
+}
+
+// checkNames validates the nodes: that their names are in order and the blocks where
+// they should be.
+func (t *table) checkNames() error {
+	var (
+		at   int64                 // place in the text
+		next int64 = 1             // first child of the node
+		kids       = []int64{0, 1} // where siblings begin: of the nodes that follow
+		name []byte
+	)
+	for node := range t.nodes {
+		if node%blockLen == 0 {
+			text, _ := t.textAt.at(node / blockLen)
+			first, _ := t.firsts.at(node / blockLen)
+			if text != at || first != next {
+				return badf("table", "block of node %d: text at %d, children at %d, want %d, %d", node, text, first, at, next)
+			}
+		}
+		begins := len(kids) > 0 && kids[0] == int64(node)
+		for len(kids) > 0 && kids[0] <= int64(node) {
+			kids = kids[1:]
+		}
+		end, part, ok := t.suffixOf(node, at)
+		same, _ := t.shared.at(node)
+		if !ok || same < 0 || same > int64(len(name)) || same > 0 && (begins || node%blockLen == 0) || (node == 0) != (same == 0 && len(part) == 0) {
+			return badf("table", "name of node %d: %d bytes of %d", node, same, len(name))
+		}
+		whole := append(name[:same:same], part...)
+		if c := string(whole); node > 0 && (!begins && c <= string(name) || c == "." || c == ".." || strings.IndexByte(c, '/') >= 0) {
+			return badf("table", "name of node %d: %q behind %q", node, clip(c), clip(string(name)))
+		}
+		at, name = end, whole
+		if k := t.kidsOf(node); k > 0 {
+			if next += k; next > int64(t.nodes) || next-k <= int64(node) {
+				return badf("table", "children of node %d up to %d of %d", node, next, t.nodes)
+			}
+			kids = append(kids, next)
+		}
+	}
+	if next != int64(t.nodes) || at != int64(len(t.text)) {
+		return badf("table", "%d nodes of %d, %d bytes of names of %d", next, t.nodes, at, len(t.text))
+	}
+	return nil
 }

@@ -236,10 +236,7 @@ func (w *windowWriter) flush() {
 	w.body = w.body[:0]
 	for i, p := range w.parts {
 		stored := len(w.body)
-		w.body = w.enc.EncodeAll(p, w.body)
-		if len(w.body)-stored >= len(p) {
-			w.body = append(w.body[:stored], p...)
-		}
+		w.body = pack(w.enc, w.body, p)
 		w.out = binary.AppendUvarint(w.out, uint64(len(p)))
 		w.out = binary.AppendUvarint(w.out, uint64(len(w.body)-stored))
 		w.parts[i] = p[:0]

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // compactSource is what a pass over a layer has found out, for its compact zTOC.
@@ -19,6 +21,13 @@ type compactSource struct {
 
 // encodeCompact returns the compact zTOC of a layer.
 func encodeCompact(src *compactSource) ([]byte, error) {
+	enc := newCompressor()
+	defer enc.Close()
+	return src.encode(enc)
+}
+
+// encode is encodeCompact with an encoder; without one nothing is compressed.
+func (src *compactSource) encode(enc *zstd.Encoder) ([]byte, error) {
 	z := src.zinfo
 	table := newTableWriter()
 	for i, e := range src.entries {
@@ -26,8 +35,7 @@ func encodeCompact(src *compactSource) ([]byte, error) {
 			return nil, fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
 		}
 	}
-	s := &sectionWriter{enc: newCompressor()}
-	defer s.enc.Close()
+	s := &sectionWriter{enc: enc}
 	for _, v := range [...]int64{
 		int64(z.Compression), z.CompressedSize, z.UncompressedSize, z.SpanSize,
 		int64(len(z.Spans)), int64(table.n), int64(len(table.names.nodes)), int64(table.classAt.n),

@@ -239,7 +239,8 @@ func (p *planner) choose() {
 //
 // It goes backwards through the matches. The bytes that a span from here on refers
 // to are those of cover that lie before: total counts all, behind those in the words
-// that have been passed, to which no match further ahead can refer any more.
+// that have been passed, to which no match further ahead can refer any more. One
+// match in every 64 bytes is candidate enough.
 func (p *planner) cheapest() choice {
 	var (
 		best   = choice{price: math.MaxInt}
@@ -249,8 +250,9 @@ func (p *planner) cheapest() choice {
 		word   = len(cover)
 		grid   = int(p.grid - p.base)
 		zone   = int(p.grid - p.zone - p.base)
-		block  = len(p.blocks) - 1
-		price  = p.headerPrice(block)
+		block  = len(p.blocks)
+		start  = math.MaxInt // of the block
+		price  int           // of its header
 	)
 	clear(cover)
 	used := func(out int) int { // bytes before out that are referred to
@@ -260,33 +262,43 @@ func (p *planner) cheapest() choice {
 		}
 		return total - behind - bits.OnesCount64(cover[out>>6]>>(out&63))
 	}
+	previous := func() { // considers the block, and goes to the one before it
+		if start > zone && start <= grid {
+			if c := priceWindow * used(start); c < best.price {
+				best = choice{price: c, out: start, block: block, bit: p.blocks[block].bit}
+			}
+		}
+		if block--; block < 0 {
+			start, price = 0, math.MaxInt
+			return
+		}
+		start, price = int(p.blocks[block].out-p.base), p.headerPrice(block)
+	}
+	last := -1
 	for i := len(p.refs) - 1; i >= 0; i-- {
 		r := &p.refs[i]
 		out := int(r.out)
-		for ; block >= 0 && int(p.blocks[block].out-p.base) > out; block-- {
-			if at := int(p.blocks[block].out - p.base); at > zone && at <= grid {
-				if c := priceWindow * used(at); c < best.price {
-					best = choice{price: c, out: at, block: block, bit: p.blocks[block].bit}
-				}
-			}
-			price = p.headerPrice(block - 1)
+		for start > out {
+			previous()
 		}
-		src := out - int(r.dist)
-		total += mark(cover, src, src+int(min(r.dist, r.len)))
-		if out <= grid && price < best.price {
-			if c := priceWindow*used(out) + price; c < best.price {
-				best = choice{price: c, out: out, block: block, bit: p.first + int64(r.bit), inner: true}
-			}
+		src, n := out-int(r.dist), int(min(r.dist, r.len))
+		if k := src & 63; k+n <= 64 {
+			m, w := (^uint64(0)>>(64-n))<<k, &cover[src>>6]
+			total += bits.OnesCount64(m &^ *w)
+			*w |= m
+		} else {
+			total += mark(cover, src, src+n)
 		}
-	}
-	for ; block >= 0 && int(p.blocks[block].out-p.base) > zone; block-- {
-		at := int(p.blocks[block].out - p.base)
-		if at > grid {
+		if out>>6 == last || out > grid || price >= best.price {
 			continue
 		}
-		if c := priceWindow * used(at); c < best.price {
-			best = choice{price: c, out: at, block: block, bit: p.blocks[block].bit}
+		last = out >> 6
+		if c := priceWindow*used(out) + price; c < best.price {
+			best = choice{price: c, out: out, block: block, bit: p.first + int64(r.bit), inner: true}
 		}
+	}
+	for block >= 0 && start > zone {
+		previous()
 	}
 	return best
 }
