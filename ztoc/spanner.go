@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"slices"
 
 	"github.com/seekoci/seekoci/ztoc/internal/sha256x2"
 )
@@ -34,7 +35,7 @@ type digester struct {
 }
 
 func newDigester(p *pass) *digester {
-	d := &digester{p: p}
+	d := &digester{p: p, diffID: partner{p: p}}
 	d.spans[coarse] = spanner{hash: sha256.New(), with: &d.diffID}
 	if p.opts.compactSize > 0 {
 		d.spans[compact] = spanner{hash: sha256.New(), with: &d.diffID}
@@ -60,19 +61,19 @@ func (d *digester) run(ctx context.Context) {
 				d.spans[i].write(nil, b.settled[i])
 				d.spans[i].end()
 			}
+			d.diffID.flush(0)
 			return
 		}
 		d.digest(b.work, b.settled)
-		d.p.freeWorks.put(b.work)
 	}
 }
 
-// digest digests the bytes of w and of the chunks that it brings, and frees those.
+// digest digests the bytes of w and of the chunks that it brings, and frees all.
 func (d *digester) digest(w *work, settled [2]int64) {
-	if d.diffID.hash != nil && w.compression == Gzip {
-		d.diffID.rest = w.data
-	}
-	for _, c := range w.chunks {
+	chunks := w.chunks
+	w.chunks = nil // w may be with the next stage again before they are done
+	d.diffID.supply(w)
+	for _, c := range chunks {
 		if d.layer != nil {
 			d.diffID.write(d.layer, c.bytes())
 		}
@@ -81,31 +82,59 @@ func (d *digester) digest(w *work, settled [2]int64) {
 		}
 		d.p.freeChunks.put(c)
 	}
-	d.diffID.flush()
+	d.diffID.flush(maxSupply)
 }
 
-// partner is a digest whose bytes, of which there is a supply, go along with those
-// of others: two at once take little longer than one.
+// maxSupply is how many pieces wait for chunks to be digested with: few bring any.
+const maxSupply = 3
+
+// partner is the digest of the pieces' bytes, which go along with those of other
+// digests: two at once take little longer than one.
 type partner struct {
-	hash hash.Hash // nil: without supply
-	rest []byte    // of the supply
+	p     *pass
+	hash  hash.Hash // nil: the pieces are not to be digested
+	works []*work   // the supply
+	rest  []byte    // of the first of works
+}
+
+// supply takes w, and frees it when its bytes have been digested.
+func (p *partner) supply(w *work) {
+	if p.hash == nil || w.compression != Gzip || len(w.data) == 0 {
+		p.p.freeWorks.put(w)
+		return
+	}
+	if p.works = append(p.works, w); len(p.works) == 1 {
+		p.rest = w.data
+	}
 }
 
 // write adds q to h.
 func (p *partner) write(h hash.Hash, q []byte) {
-	if n := min(len(p.rest), len(q)); n > 0 {
+	for len(p.works) > 0 && len(q) > 0 {
+		n := min(len(p.rest), len(q))
 		sha256x2.Write(p.hash, h, p.rest[:n], q[:n])
 		p.rest, q = p.rest[n:], q[n:]
+		if len(p.rest) == 0 {
+			p.done()
+		}
 	}
 	h.Write(q)
 }
 
-// flush digests what is left of the supply.
-func (p *partner) flush() {
-	if len(p.rest) > 0 {
+// flush digests what there is beyond n pieces.
+func (p *partner) flush(n int) {
+	for len(p.works) > n {
 		p.hash.Write(p.rest)
+		p.done()
 	}
-	p.rest = nil
+}
+
+// done frees the first piece.
+func (p *partner) done() {
+	p.p.freeWorks.put(p.works[0])
+	if p.works = slices.Delete(p.works, 0, 1); len(p.works) > 0 {
+		p.rest = p.works[0].data
+	}
 }
 
 // spanner cuts the compressed bytes of a layer into spans and digests each. Bytes
