@@ -114,7 +114,7 @@ func (g *generated) small(e *encoder, rnd *rand.Rand) error {
 		from := g.pool[rnd.IntN(len(g.pool))].plain
 		size := min(rnd.IntN(2<<10), len(from))
 		at := rnd.IntN(len(from) - size + 1)
-		hdr, err := header(fmt.Sprintf("srv/app/node_modules/package-%05d/dist/module-%07d.js", i/64, i), int64(size))
+		hdr, err := header(fmt.Sprintf("srv/app/node_modules/package-%05d/dist/%06x-%d.js", i/64, rnd.Uint32()>>8, i), int64(size))
 		if err != nil {
 			return err
 		}

@@ -67,6 +67,7 @@ var sections = []struct {
 	{"spans", (*bench).spans},
 	{"build", (*bench).build},
 	{"random", (*bench).random},
+	{"open", (*bench).open},
 }
 
 func main() {
@@ -77,7 +78,7 @@ func main() {
 	var only string
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` of soci")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
-	flag.StringVar(&only, "only", "", "comma-separated `sections`: inflate, spans, build, random, growth, encoders; all but encoders by default")
+	flag.StringVar(&only, "only", "", "comma-separated `sections`: inflate, spans, build, random, open, growth, encoders; all but encoders by default")
 	flag.BoolVar(&b.full, "full", false, "growth up to 10 GiB and 1,000,000 files, not 1 GiB and 100,000")
 	flag.StringVar(&b.out, "o", "", "`directory` to write core.txt, core-size.svg and core-files.svg to")
 	flag.Usage = func() {

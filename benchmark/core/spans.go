@@ -27,7 +27,7 @@ func (b *bench) spans(ctx context.Context, l *layer) error {
 		return err
 	}
 	z := x.ztoc.ZInfo
-	for _, check := range []*spanDecoder{newSpanDecoder(z, x.data, ours), newSpanDecoder(z, x.data, klauspost())} {
+	for _, check := range []*spanDecoder{newSpanDecoder(z, x.data, ours), newSpanDecoder(z, x.data, klauspost()), newSpanDecoder(x.compact.ZInfo(), x.data, ours)} {
 		if err := check.check(l); err != nil {
 			return err
 		}
