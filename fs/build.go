@@ -33,11 +33,12 @@ const (
 	opaqueUs = userOvl + "opaque"
 )
 
-// TOC is the table of contents of a layer. [ztoc.ZTOC] is one.
+// TOC is the table of contents of a layer. A [ztoc.Reader] is one.
 type TOC interface {
 	// Len is the number of entries.
 	Len() int
-	// Entries yields the entries in tar order with their numbers, the same ones every time.
+	// Entries yields the entries in tar order with their numbers, the same ones every
+	// time: fewer than Len if the TOC turns out to be malformed, which Attach refuses.
 	Entries() iter.Seq2[int, ztoc.Entry]
 }
 
@@ -135,10 +136,15 @@ func newTree(toc TOC, size int64, userxattr bool) (*tree, error) {
 		index:     make(map[nameKey]uint32, n),
 	}
 	b.inodes[0] = impliedDir()
+	n = 0
 	for i, e := range toc.Entries() {
 		if err := b.add(i, &e); err != nil {
 			return nil, &EntryError{Entry: i, Name: e.Name, Reason: err.Error()}
 		}
+		n++
+	}
+	if n != toc.Len() {
+		return nil, fmt.Errorf("%w: it ends behind %d of %d entries", ErrTOC, n, toc.Len())
 	}
 	for _, w := range b.wh {
 		if err := b.addWhiteout(w); err != nil {

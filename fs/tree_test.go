@@ -101,6 +101,17 @@ func draw(t *tree) string {
 	return strings.Join(lines, "\n")
 }
 
+// cutTOC is a TOC that is malformed behind its first entry.
+type cutTOC struct{ entries }
+
+func (t cutTOC) Entries() iter.Seq2[int, ztoc.Entry] { return slices.All(t.entries[:1]) }
+
+func TestTreeCut(t *testing.T) {
+	if _, err := newTree(cutTOC{entries{file("a", 1), file("b", 2)}}, layerSize, false); !errors.Is(err, ErrTOC) || !strings.Contains(err.Error(), "1 of 2") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestTree(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -42,6 +42,7 @@ func identify(zi *ztoc.ZInfo) identity {
 		h.Write(sp.Sum[:])
 		h.Write(sp.Window)
 	}
+	_ = zi.WriteWindows(h) // a hash does not fail
 	return identity(h.Sum(nil))
 }
 
