@@ -20,18 +20,25 @@ import (
 // DefaultMinLayerSize is the incumbent's, in bytes.
 const DefaultMinLayerSize = 10 << 20
 
+// maxWorkers bounds the default of Workers: indexing one layer keeps several cores busy.
+const maxWorkers = 4
+
 // BuildOptions configures Build and Convert.
 type BuildOptions struct {
 	ZTOC         ztoc.BuildOptions // Compression is ignored: the layer's media type says it
 	MinLayerSize int64             // bytes; layers below get no zTOC; 0 means DefaultMinLayerSize, negative none
+	// CompactSpanSize are the target uncompressed bytes a span of a compact zTOC, made for each layer beside the
+	// zTOC; 0 means none is made.
+	CompactSpanSize int64
 	// DisableXattrs marks zTOCs without xattrs and opaque directories (--optimizations xattr).
 	DisableXattrs bool
-	Workers       int // layers indexed at once; 0 means GOMAXPROCS
+	Workers       int // layers indexed at once; 0 means GOMAXPROCS, but at most 4
 	// Prefetch are paths of files whose spans are listed in prefetch artifacts; nil means none.
 	Prefetch []string
-	// Reuse returns the zTOC already made of layer with this span size (as on the wire:
-	// 0 is every block), if there is one; nil means none. It is asked before the work begins, one call at a time.
-	Reuse func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool)
+	// Reuse returns the zTOC already made of layer in the format of a media type, MediaTypeZTOC or MediaTypeCompact,
+	// with this span size (as on the wire: 0 is every block), if there is one; nil means none. It is asked before the
+	// work begins, one call at a time.
+	Reuse func(layer digest.Digest, mediaType string, spanSize int64) (ocispec.Descriptor, bool)
 	// OnLayer is told what became of each layer, in layer order, one call at a time, before anything is pushed;
 	// nil means nobody.
 	OnLayer func(LayerResult)
@@ -56,32 +63,34 @@ func (o BuildOptions) withDefaults() BuildOptions {
 		o.MinLayerSize = 0
 	}
 	if o.Workers <= 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
 	}
 	o.Prefetch = cleanPaths(o.Prefetch)
 	return o
 }
 
-// wireSpanSize is the span size as zTOCs and annotations have it.
-func (o BuildOptions) wireSpanSize() int64 { return max(o.ZTOC.SpanSize, 0) }
-
 // LayerResult says what became of one layer.
 type LayerResult struct {
-	Layer  ocispec.Descriptor
-	ZTOC   ocispec.Descriptor // zero if skipped
-	Reused bool
-	Skip   string // reason in the incumbent's words; "" if not skipped
+	Layer   ocispec.Descriptor
+	ZTOC    ocispec.Descriptor // zero if skipped
+	Compact ocispec.Descriptor // its compact zTOC; zero if skipped or not asked for
+	Reused  bool
+	Skip    string // reason in the incumbent's words; "" if not skipped
 }
 
-// String is the incumbent's line for the result.
+// String is the incumbent's line for the result, with the compact zTOC added if there is one.
 func (r LayerResult) String() string {
-	switch {
-	case r.Skip != "":
+	if r.Skip != "" {
 		return fmt.Sprintf("ztoc skipped - layer %s (%s) %s", r.Layer.Digest, r.Layer.MediaType, r.Skip)
-	case r.Reused:
-		return fmt.Sprintf("layer %s -> ztoc %s (already exists)", r.Layer.Digest, r.ZTOC.Digest)
 	}
-	return fmt.Sprintf("layer %s -> ztoc %s", r.Layer.Digest, r.ZTOC.Digest)
+	s := fmt.Sprintf("layer %s -> ztoc %s", r.Layer.Digest, r.ZTOC.Digest)
+	if r.Compact.Digest != "" {
+		s += fmt.Sprintf(", compact %s", r.Compact.Digest)
+	}
+	if r.Reused {
+		s += " (already exists)"
+	}
+	return s
 }
 
 // Build makes the zTOCs of an image manifest and its SOCI index, pushes all of them to
@@ -121,12 +130,7 @@ func build(ctx context.Context, store Store, m *manifest, subject ocispec.Descri
 	if version == V1 {
 		x.Subject = &ocispec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size}
 	}
-	for _, j := range b.jobs {
-		if j.result.Skip == "" {
-			x.Layers = append(x.Layers, j.result.ZTOC)
-			q.add(j.result.ZTOC, j.content)
-		}
-	}
+	x.Layers = b.queueZTOCs(0)
 	if len(x.Layers) == 0 {
 		return nil, ocispec.Descriptor{}, ErrNoZTOCs
 	}
@@ -135,6 +139,9 @@ func build(ctx context.Context, store Store, m *manifest, subject ocispec.Descri
 		return nil, ocispec.Descriptor{}, err
 	}
 	x.Layers = append(x.Layers, artifacts...)
+	if opts.CompactSpanSize != 0 {
+		x.Layers = append(x.Layers, b.queueZTOCs(1)...)
+	}
 	p, desc, err := x.Marshal()
 	if err != nil {
 		return nil, ocispec.Descriptor{}, err
@@ -142,6 +149,22 @@ func build(ctx context.Context, store Store, m *manifest, subject ocispec.Descri
 	q.addBytes(version.Config(), []byte(emptyConfig))
 	q.addBytes(desc, p)
 	return x, desc, nil
+}
+
+// queueZTOCs queues the zTOCs of want n, in layer order, and returns their descriptors.
+func (b *builder) queueZTOCs(n int) []ocispec.Descriptor {
+	var made []ocispec.Descriptor
+	for _, j := range b.jobs {
+		if j.result.Skip != "" {
+			continue
+		}
+		d := []ocispec.Descriptor{j.result.ZTOC, j.result.Compact}[n]
+		made = append(made, d)
+		if j.content != nil {
+			b.queue.add(d, j.content[n])
+		}
+	}
+	return made
 }
 
 // builder makes the zTOCs of one image manifest.

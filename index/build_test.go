@@ -89,8 +89,8 @@ func TestBuild(t *testing.T) {
 				t.Errorf("layer %d: annotations %v, want %v", i, d.Annotations, want)
 			}
 			z := must(index.ReadZTOC(t.Context(), s, d))(t)
-			if z.ZInfo.CompressedSize != int64(len(l.Content)) || len(z.TOC) != 2 {
-				t.Errorf("layer %d: zTOC of %d bytes, %d entries", i, z.ZInfo.CompressedSize, len(z.TOC))
+			if z.ZInfo().CompressedSize != int64(len(l.Content)) || z.Len() != 2 {
+				t.Errorf("layer %d: zTOC of %d bytes, %d entries", i, z.ZInfo().CompressedSize, z.Len())
 			}
 		}
 		if (x.Subject != nil) != (v == index.V1) || v == index.V1 && (x.Subject.Digest != manifest.Digest || x.Subject.Platform != nil) {

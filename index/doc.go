@@ -21,21 +21,26 @@
 //     at most 4 deep and list at most 256 manifests, which have at most 32 MiB together.
 //   - Build holds the zTOCs of all layers until the last is made, because nothing may
 //     be pushed of an image that fails. Beyond 64 MiB they go to unlinked temporary
-//     files; what remains in memory is one zTOC under construction per worker.
+//     files; what remains in memory is one [ztoc.Survey] per worker.
 //   - A prefetch artifact has at most [MaxPrefetchSize] bytes.
 //
 // # Decisions
 //
 //   - Every byte read from a store is bounded by the descriptor and verified against
 //     its digest before use, local stores included.
-//   - Order of pushes: zTOCs, prefetch artifacts, config, index, converted manifests,
+//   - Compact zTOCs are listed last, so that all before them is as it would be without
+//     them. Prefetch artifacts number the spans of the zTOCs 0.9.
+//   - A layer that does not parse is read once more, to tell a layer that is not what its
+//     digest promises from one that never was any good.
+//   - Order of pushes: zTOCs, prefetch artifacts, compact zTOCs, config, index, converted manifests,
 //     image index. What is pushed refers only to what is there already.
 //   - A layer that occurs twice in an image is indexed once and listed twice, as the
 //     incumbent lists it.
 //   - Layers start in order of size, largest first: the longest one decides when the
 //     build ends. Events are told in image order nevertheless.
 //   - A reused zTOC is fetched, verified and compared with the layer's size and the
-//     span size; if anything differs, the layer is indexed anew.
+//     span size; if anything differs, or if one of two formats is missing, the layer is
+//     indexed anew.
 //   - Non-distributable gzip layers that are in the store get a zTOC, as with the incumbent.
 //   - Convert writes unknown JSON fields back, behind the known ones and sorted;
 //     without such fields the bytes are the incumbent's.

@@ -17,13 +17,14 @@ import (
 // MaxManifestSize bounds image manifests, image indexes and image configs, in bytes.
 const MaxManifestSize = 8 << 20
 
-// Fetcher is the part of Store and of Remote that reading needs.
+// Fetcher is the part of Store and of Remote that reading needs. Its errors name the content.
 type Fetcher interface {
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
 
-// fetch returns the content of desc, at most limit bytes of it, verified.
-func fetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
+// ReadAll returns the content of desc, at most limit bytes of it, verified. A size of 0
+// stands for content of unknown size. Errors match ErrDigest if the content is not desc's.
+func ReadAll(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
 	if err := validate(desc); err != nil {
 		return nil, err
 	}
@@ -32,10 +33,13 @@ func fetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int
 	}
 	rc, err := from.Fetch(ctx, desc)
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+		return nil, err
 	}
 	defer func() { err = closed(rc, err) }()
-	r := &verifier{stopped: ctx.Err, r: rc, desc: desc, hash: desc.Digest.Verifier()}
+	r := newVerifier(ctx, rc, desc)
+	if desc.Size == 0 {
+		r.unknown, r.desc.Size = true, limit
+	}
 	// The buffer grows with what arrives, not with what the descriptor claims.
 	var buf bytes.Buffer
 	if _, err := buf.ReadFrom(r); err != nil {
@@ -61,9 +65,14 @@ type verifier struct {
 	stopped  func() error // of the operation that reads: its context's Err
 	r        io.Reader
 	desc     ocispec.Descriptor
-	hash     digest.Verifier
-	n        int64       // bytes read
-	progress func(int64) // told of each read; may be nil
+	unknown  bool            // the size of desc is only what it is at most
+	hash     digest.Verifier // nil if the caller looks at the digest
+	n        int64           // bytes read
+	progress func(int64)     // told of each read; may be nil
+}
+
+func newVerifier(ctx context.Context, r io.Reader, desc ocispec.Descriptor) *verifier {
+	return &verifier{stopped: ctx.Err, r: r, desc: desc, hash: desc.Digest.Verifier()}
 }
 
 // Read reads on and hashes.
@@ -77,22 +86,26 @@ func (v *verifier) Read(p []byte) (int, error) {
 	}
 	n, err := v.r.Read(p[:min(int64(len(p)), left)])
 	v.n += int64(n)
-	_, _ = v.hash.Write(p[:n]) // a hash does not fail
+	if v.hash != nil {
+		_, _ = v.hash.Write(p[:n]) // a hash does not fail
+	}
 	if v.progress != nil && n > 0 {
 		v.progress(int64(n))
 	}
 	return n, err
 }
 
+var errDiffers = fmt.Errorf("digest differs: %w", ErrDigest)
+
 // verify says whether what was read up to the end is the content of desc.
 func (v *verifier) verify() error {
 	switch {
-	case v.n < v.desc.Size:
+	case v.n < v.desc.Size && !v.unknown:
 		return fmt.Errorf("%d of %d bytes: %w", v.n, v.desc.Size, ErrDigest)
 	case v.n > v.desc.Size:
 		return fmt.Errorf("more than %d bytes: %w", v.desc.Size, ErrDigest)
-	case !v.hash.Verified():
-		return fmt.Errorf("digest differs: %w", ErrDigest)
+	case v.hash != nil && !v.hash.Verified():
+		return errDiffers
 	}
 	return nil
 }

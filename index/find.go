@@ -78,7 +78,7 @@ func annotated(ctx context.Context, remote Remote, dgst digest.Digest, content [
 		if desc.Digest != dgst {
 			return "", fmt.Errorf("resolve image manifest %s: got %s: %w", dgst, desc.Digest, ErrDigest)
 		}
-		if content, err = fetch(ctx, remote, desc, MaxManifestSize); err != nil {
+		if content, err = ReadAll(ctx, remote, desc, MaxManifestSize); err != nil {
 			return "", fmt.Errorf("read image manifest: %w", err)
 		}
 	} else if len(content) > MaxManifestSize || dgst.Algorithm().FromBytes(content) != dgst {

@@ -121,7 +121,7 @@ func TestGoldenReuse(t *testing.T) {
 	v1 := must(index.Unmarshal(must(os.ReadFile(filepath.Join(dir, "v1-index-span-65536.json")))(t)))(t)
 	c, err := index.Convert(t.Context(), s, image, nil, index.BuildOptions{
 		ZTOC: ztoc.BuildOptions{SpanSize: 65536}, MinLayerSize: -1,
-		Reuse: func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
+		Reuse: func(layer digest.Digest, _ string, spanSize int64) (ocispec.Descriptor, bool) {
 			if spanSize != 65536 {
 				t.Errorf("asked for span size %d", spanSize)
 			}

@@ -219,7 +219,7 @@ func classify(d ocispec.Descriptor) kind {
 
 // configPlatform returns the platform that an image config names, if any.
 func configPlatform(ctx context.Context, store Fetcher, config ocispec.Descriptor) (ocispec.Platform, error) {
-	b, err := fetch(ctx, store, config, MaxManifestSize)
+	b, err := ReadAll(ctx, store, config, MaxManifestSize)
 	if err != nil {
 		return ocispec.Platform{}, err
 	}
@@ -234,7 +234,7 @@ func configPlatform(ctx context.Context, store Fetcher, config ocispec.Descripto
 }
 
 func fetchImageIndex(ctx context.Context, store Fetcher, desc ocispec.Descriptor) (*imageIndex, error) {
-	p, err := fetch(ctx, store, desc, MaxManifestSize)
+	p, err := ReadAll(ctx, store, desc, MaxManifestSize)
 	if err != nil {
 		return nil, fmt.Errorf("read image index: %w", err)
 	}
@@ -249,7 +249,7 @@ func fetchImageIndex(ctx context.Context, store Fetcher, desc ocispec.Descriptor
 }
 
 func fetchManifest(ctx context.Context, store Fetcher, desc ocispec.Descriptor) (*manifest, error) {
-	p, err := fetch(ctx, store, desc, MaxManifestSize)
+	p, err := ReadAll(ctx, store, desc, MaxManifestSize)
 	if err != nil {
 		return nil, fmt.Errorf("read image manifest: %w", err)
 	}

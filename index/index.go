@@ -16,6 +16,7 @@ const (
 	MediaTypeV2       = "application/vnd.amazon.soci.index.v2+json"
 	MediaTypeZTOC     = "application/octet-stream"
 	MediaTypePrefetch = "application/vnd.amazon.soci.prefetch.v1+json"
+	MediaTypeCompact  = "application/vnd.seekoci.ztoc.compact.v1" // of compact zTOCs, which are not the incumbent's
 
 	AnnotationBuildTool           = "com.amazon.soci.build-tool-identifier"
 	AnnotationLayerDigest         = "com.amazon.soci.image-layer-digest"
@@ -59,13 +60,18 @@ type Store interface {
 type Index struct {
 	Version   Version
 	Subject   *ocispec.Descriptor  // the image manifest; V1 only
-	Layers    []ocispec.Descriptor // zTOCs in image layer order, then other artifacts
+	Layers    []ocispec.Descriptor // zTOCs in image layer order, then prefetch artifacts, then compact zTOCs
 	BuildTool string
 }
 
 // ZTOC returns the descriptor of the zTOC of a layer. Of several the last counts.
 func (x *Index) ZTOC(layer digest.Digest) (ocispec.Descriptor, bool) {
 	return x.artifact(MediaTypeZTOC, layer)
+}
+
+// Compact returns the descriptor of the compact zTOC of a layer. Of several the last counts.
+func (x *Index) Compact(layer digest.Digest) (ocispec.Descriptor, bool) {
+	return x.artifact(MediaTypeCompact, layer)
 }
 
 // Prefetch returns the descriptor of the prefetch artifact of a layer. Of several the last counts.

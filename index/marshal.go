@@ -145,7 +145,7 @@ func validateLayer(d ocispec.Descriptor) error {
 		if d.Size > MaxPrefetchSize {
 			return fmt.Errorf("prefetch artifact of %d bytes, more than %d", d.Size, MaxPrefetchSize)
 		}
-	case MediaTypeZTOC:
+	case MediaTypeZTOC, MediaTypeCompact:
 	default:
 		return nil
 	}

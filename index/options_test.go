@@ -19,59 +19,69 @@ import (
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
-// TestBuildReuse holds that a zTOC is reused exactly if it is there, whole, and of this layer and span size.
+// TestBuildReuse holds that zTOCs are reused exactly if they are there, whole, and of this layer and span size.
 func TestBuildReuse(t *testing.T) {
 	s := new(indextest.Store)
 	manifest := s.Image(amd64, layer(t, 1))
-	x, desc, err := index.Build(t.Context(), s, manifest, index.V1, all())
-	if err != nil {
-		t.Fatal(err)
+	build := func(manifest ocispec.Descriptor, spanSize, compact int64) *index.Index {
+		opts := index.BuildOptions{MinLayerSize: -1, CompactSpanSize: compact, ZTOC: ztoc.BuildOptions{SpanSize: spanSize}}
+		x, _, err := index.Build(t.Context(), s, manifest, index.V1, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
 	}
-	other, _, err := index.Build(t.Context(), s, s.Image(amd64, layer(t, 2)), index.V1, all())
-	if err != nil {
-		t.Fatal(err)
-	}
-	opts4M := index.BuildOptions{MinLayerSize: -1}
-	coarse, _, err := index.Build(t.Context(), s, manifest, index.V1, opts4M)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := x.Layers[0]
+	good := build(manifest, 16<<10, 64<<10).Layers
+	other := build(s.Image(amd64, layer(t, 2)), 16<<10, 64<<10).Layers
+	coarse := build(manifest, 0, 1<<20).Layers
 	gone := ocispec.Descriptor{Digest: dgstA, Size: 1}
 	damaged := s.Add(index.MediaTypeZTOC, []byte("damaged"))
 	s.Replace(damaged.Digest, []byte("DAMAGED"))
 	notZTOC := s.Add(index.MediaTypeZTOC, []byte("not a zTOC"))
-	for name, c := range map[string]struct {
-		z      ocispec.Descriptor
-		reused bool
-	}{
-		"good": {ocispec.Descriptor{Digest: z.Digest, Size: z.Size}, true}, "gone": {gone, false},
-		"damaged": {damaged, false}, "no zTOC": {notZTOC, false},
-		"of another layer": {other.Layers[0], false}, "of another span size": {coarse.Layers[0], false},
-	} {
-		opts := all()
-		opts.Reuse = func(l digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
-			if spanSize != 16<<10 {
-				t.Errorf("asked for span size %d", spanSize)
+	for _, compact := range []int64{0, 64 << 10} {
+		for name, c := range map[string]struct {
+			made   []ocispec.Descriptor
+			reused bool
+		}{
+			"good": {good, true}, "gone": {[]ocispec.Descriptor{gone, good[1]}, false},
+			"damaged": {[]ocispec.Descriptor{damaged, good[1]}, false}, "no zTOC": {[]ocispec.Descriptor{notZTOC, good[1]}, false},
+			"of another layer": {other, false}, "of another span size": {coarse, false},
+			"compact gone":                 {[]ocispec.Descriptor{good[0], gone}, compact == 0},
+			"compact of another layer":     {[]ocispec.Descriptor{good[0], other[1]}, compact == 0},
+			"compact of another span size": {[]ocispec.Descriptor{good[0], coarse[1]}, compact == 0},
+			"not compact":                  {[]ocispec.Descriptor{good[0], good[0]}, compact == 0},
+			"not 0.9":                      {[]ocispec.Descriptor{good[1], good[1]}, false},
+			"none":                         {nil, false},
+		} {
+			opts := all()
+			opts.CompactSpanSize = compact
+			opts.Reuse = func(l digest.Digest, mediaType string, spanSize int64) (ocispec.Descriptor, bool) {
+				i := slices.Index([]string{index.MediaTypeZTOC, index.MediaTypeCompact}, mediaType)
+				if want := []int64{16 << 10, compact}[i]; l != digest.FromBytes(layer(t, 1).Content) || spanSize != want {
+					t.Errorf("asked for %s of layer %s with span size %d", mediaType, l, spanSize)
+				}
+				if c.made == nil {
+					return ocispec.Descriptor{}, false
+				}
+				return ocispec.Descriptor{Digest: c.made[i].Digest, Size: c.made[i].Size}, true
 			}
-			return c.z, true
-		}
-		read := false
-		s.OnFetch = func(d ocispec.Descriptor) error {
-			read = read || d.MediaType == ocispec.MediaTypeImageLayerGzip
-			return nil
-		}
-		opts.OnLayer = func(r index.LayerResult) {
-			if r.Reused != c.reused || strings.HasSuffix(r.String(), " (already exists)") != c.reused {
-				t.Errorf("%s: %s", name, r)
+			read := false
+			s.OnFetch = func(d ocispec.Descriptor) error {
+				read = read || d.MediaType == ocispec.MediaTypeImageLayerGzip
+				return nil
 			}
-		}
-		_, again, err := index.Build(t.Context(), s, manifest, index.V1, opts)
-		if err != nil || again.Digest != desc.Digest {
-			t.Errorf("%s: index %v, %v; want %s", name, again.Digest, err, desc.Digest)
-		}
-		if read == c.reused {
-			t.Errorf("%s: layer read %t", name, read)
+			opts.OnLayer = func(r index.LayerResult) {
+				if r.Reused != c.reused || strings.HasSuffix(r.String(), " (already exists)") != c.reused {
+					t.Errorf("%s: %s", name, r)
+				}
+			}
+			x, _, err := index.Build(t.Context(), s, manifest, index.V1, opts)
+			if err != nil || fmt.Sprint(x.Layers) != fmt.Sprint(good[:len(x.Layers)]) || (len(x.Layers) == 2) != (compact > 0) {
+				t.Errorf("%s: zTOCs %v, %v; want %v", name, x.Layers, err, good)
+			}
+			if read == c.reused {
+				t.Errorf("%s, compact span size %d: layer read %t", name, compact, read)
+			}
 		}
 	}
 }
@@ -144,7 +154,7 @@ func TestBuildPrefetch(t *testing.T) {
 }
 
 // checkPrefetch holds that p is the spans of files and, at most, the one behind each.
-func checkPrefetch(t *testing.T, z *ztoc.ZTOC, p *index.Prefetch, files []string) {
+func checkPrefetch(t *testing.T, z *ztoc.Reader, p *index.Prefetch, files []string) {
 	t.Helper()
 	in := make(map[int]bool)
 	for _, r := range p.Spans {
@@ -154,12 +164,12 @@ func checkPrefetch(t *testing.T, z *ztoc.ZTOC, p *index.Prefetch, files []string
 	}
 	wanted := make(map[int]bool)
 	found := 0
-	for _, e := range z.TOC {
+	for _, e := range z.Entries() {
 		if !slices.Contains(files, e.Name) {
 			continue
 		}
 		found++
-		for i, sp := range z.ZInfo.Spans {
+		for i, sp := range z.ZInfo().Spans {
 			if sp.Out.Off <= e.Offset+e.Size && sp.Out.End() > e.Offset {
 				wanted[i] = true
 			}

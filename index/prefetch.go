@@ -171,30 +171,14 @@ func (b *builder) prefetch() ([]ocispec.Descriptor, error) {
 	return artifacts, nil
 }
 
-// findSpans returns the spans of the regular files among paths, which are clean.
-func findSpans(z *ztoc.ZTOC, paths []string) map[string]SpanRange {
-	if len(paths) == 0 {
-		return nil
-	}
-	found := make(map[string]SpanRange)
-	wanted := make(map[string]bool, len(paths))
-	for _, p := range paths {
-		wanted[p] = true
-	}
-	for i := range z.TOC {
-		e := &z.TOC[i]
-		if name := cleanPath(e.Name); e.Type == ztoc.TypeReg && wanted[name] {
-			found[name] = spansOf(z.ZInfo, e)
-		}
-	}
-	return found
-}
-
 // spansOf returns the spans of an entry's data. The format takes the end span from the offset
 // behind the data, so that there may be one span more than needed.
-func spansOf(z *ztoc.ZInfo, e *ztoc.Entry) SpanRange {
-	last := z.UncompressedSize - 1
-	return SpanRange{Start: z.SpanAt(min(e.Offset, last)), End: z.SpanAt(min(e.Offset+e.Size, last)) + 1}
+func spansOf(f files, e *ztoc.Entry) SpanRange {
+	at := func(off int64) int {
+		id, _ := f.SpansOf(ztoc.Range{Off: min(off, f.UncompressedSize()-1)})
+		return id
+	}
+	return SpanRange{Start: at(e.Offset), End: at(e.Offset+e.Size) + 1}
 }
 
 func cleanPath(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/") }

@@ -20,7 +20,7 @@ const maxHeld = 64 << 20
 // queue is what is to be pushed when all of it is known to be good, in order.
 // Close it. hold may be called from many goroutines.
 type queue struct {
-	limit  int64 // bytes that hold keeps in memory
+	limit  int64 // bytes that hold takes in memory
 	blobs  []blob
 	queued map[key]bool
 
@@ -40,26 +40,108 @@ type blob struct {
 	content io.ReaderAt
 }
 
-// hold keeps p until the queue is closed, in memory or in a file.
-func (q *queue) hold(p []byte) (io.ReaderAt, error) {
+// pageSize is how many bytes of memory hold takes at a time.
+const pageSize = 64 << 10
+
+// hold keeps what write writes until the queue is closed, in memory as long as there is
+// room and otherwise in a file. The descriptor has its digest and size.
+func (q *queue) hold(write func(io.Writer) error) (io.ReaderAt, ocispec.Descriptor, error) {
+	h := &held{queue: q, sum: digest.Canonical.Digester()}
+	if err := write(h); err != nil {
+		return nil, ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{Digest: h.sum.Digest(), Size: h.size}
+	if h.file != nil {
+		return h.file, desc, nil
+	}
+	return h, desc, nil
+}
+
+// reserve takes n bytes of the memory there is for content, and reports whether there are.
+func (q *queue) reserve(n int64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held+int64(len(p)) <= q.limit {
-		q.held += int64(len(p))
-		return bytes.NewReader(p), nil
+	if q.held+n > q.limit {
+		return false
 	}
+	q.held += n
+	return true
+}
+
+// tempFile returns a file without a name, which is closed with the queue.
+func (q *queue) tempFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "soci-ztoc-*")
 	if err != nil {
-		return nil, fmt.Errorf("hold %d bytes: %w", len(p), err)
+		return nil, err
 	}
+	q.mu.Lock()
 	q.files = append(q.files, f)
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, fmt.Errorf("hold %d bytes: %w", len(p), err)
+	q.mu.Unlock()
+	return f, os.Remove(f.Name())
+}
+
+// held is content on its way to a queue and, if it stays in memory, in it.
+type held struct {
+	queue *queue
+	sum   digest.Digester
+	size  int64
+	pages [][]byte // all full but the last
+	file  *os.File // instead of pages; nil while there is memory
+}
+
+// Write appends p.
+func (h *held) Write(p []byte) (int, error) {
+	_, _ = h.sum.Hash().Write(p) // a hash does not fail
+	h.size += int64(len(p))
+	for rest := p; len(rest) > 0; {
+		if h.file != nil {
+			if _, err := h.file.Write(rest); err != nil {
+				return 0, fmt.Errorf("hold %d bytes: %w", h.size, err)
+			}
+			break
+		}
+		if last := len(h.pages) - 1; last >= 0 && len(h.pages[last]) < pageSize {
+			n := min(len(rest), pageSize-len(h.pages[last]))
+			h.pages[last] = append(h.pages[last], rest[:n]...)
+			rest = rest[n:]
+			continue
+		}
+		if h.queue.reserve(pageSize) {
+			h.pages = append(h.pages, make([]byte, 0, pageSize))
+			continue
+		}
+		if err := h.spill(); err != nil {
+			return 0, fmt.Errorf("hold %d bytes: %w", h.size, err)
+		}
 	}
-	if _, err := f.Write(p); err != nil {
-		return nil, fmt.Errorf("hold %d bytes: %w", len(p), err)
+	return len(p), nil
+}
+
+// spill moves the content to a file.
+func (h *held) spill() (err error) {
+	if h.file, err = h.queue.tempFile(); err != nil {
+		return err
 	}
-	return f, nil
+	for _, p := range h.pages {
+		if _, err := h.file.Write(p); err != nil {
+			return err
+		}
+		h.queue.reserve(-pageSize)
+	}
+	h.pages = nil
+	return nil
+}
+
+// ReadAt implements io.ReaderAt.
+func (h *held) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		at := off + int64(n)
+		if at >= h.size {
+			return n, io.EOF
+		}
+		n += copy(p[n:], h.pages[at/pageSize][at%pageSize:])
+	}
+	return n, nil
 }
 
 // add queues a blob; nil content is in the store already. A blob is pushed once.

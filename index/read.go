@@ -14,7 +14,7 @@ import (
 // Read fetches the index desc, verifies and decodes it. The descriptor returned has
 // the artifact type set.
 func Read(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Index, ocispec.Descriptor, error) {
-	p, err := fetch(ctx, from, desc, MaxSize)
+	p, err := ReadAll(ctx, from, desc, MaxSize)
 	if err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index: %w", err)
 	}
@@ -26,13 +26,13 @@ func Read(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Index, o
 	return x, desc, nil
 }
 
-// ReadZTOC fetches the zTOC desc, verifies and decodes it.
-func ReadZTOC(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*ztoc.ZTOC, error) {
-	p, err := fetch(ctx, from, desc, ztoc.MaxSize)
+// ReadZTOC fetches the zTOC desc, of either format, verifies and opens it.
+func ReadZTOC(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*ztoc.Reader, error) {
+	p, err := ReadAll(ctx, from, desc, ztoc.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read zTOC: %w", err)
 	}
-	z, err := ztoc.Unmarshal(p)
+	z, err := ztoc.Open(p)
 	if err != nil {
 		return nil, fmt.Errorf("read zTOC %s: %w", desc.Digest, err)
 	}
@@ -41,7 +41,7 @@ func ReadZTOC(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*ztoc
 
 // ReadPrefetch fetches the prefetch artifact desc, verifies and decodes it.
 func ReadPrefetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Prefetch, error) {
-	p, err := fetch(ctx, from, desc, MaxPrefetchSize)
+	p, err := ReadAll(ctx, from, desc, MaxPrefetchSize)
 	if err != nil {
 		return nil, fmt.Errorf("read prefetch artifact: %w", err)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
@@ -128,7 +127,7 @@ func (e *env) convertImage(ctx context.Context, cmd *cli.Command, sel selection,
 }
 
 // reusable is the reuse of zTOCs that are in containerd and in the content store.
-func (e *env) reusable(ctx context.Context) (func(digest.Digest, int64) (ocispec.Descriptor, bool), error) {
+func (e *env) reusable(ctx context.Context) (reuseFunc, error) {
 	images, err := e.images(ctx)
 	if err != nil {
 		return nil, err

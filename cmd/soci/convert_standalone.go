@@ -86,7 +86,7 @@ func rootOf(ctx context.Context, in *store.Source, st *store.Stage) (ocispec.Des
 	var root ocispec.Descriptor
 	if len(list) == 1 && images.IsIndexType(list[0].MediaType) {
 		root = ocispec.Descriptor{MediaType: list[0].MediaType, Digest: list[0].Digest, Size: list[0].Size}
-		p, err := store.ReadAll(ctx, st, root, store.MaxManifestSize)
+		p, err := index.ReadAll(ctx, st, root, store.MaxManifestSize)
 		if err != nil {
 			return root, err
 		}

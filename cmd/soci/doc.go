@@ -11,6 +11,7 @@
 //	soci index list|ls, info, remove|rm
 //	soci ztoc list|ls, info, get-file
 //	soci ztoc build LAYER -o ZTOC        make the zTOC of one layer file, without containerd
+//	soci ztoc verify ZTOC|IMAGE          check zTOCs against their layers
 //	soci prefetch list|ls, info
 //	soci image rpull IMAGE               pull an image into containerd, its layers lazily
 //
@@ -49,8 +50,12 @@
 //     and zTOCs are part of the image now.
 //   - convert --standalone does not replace a directory that is not an OCI layout.
 //   - ztoc list --image-ref reads indexes from the store of --content-store.
-//   - ztoc info and get-file take files as well, so that what ztoc build makes
-//     can be looked at.
+//   - ztoc info, get-file and verify take files as well, so that what ztoc build makes
+//     can be looked at. They tell the format from the content.
+//   - ztoc list lists zTOCs 0.9 alone unless asked for the others: scripts expect one a layer.
+//   - ztoc build writes all of its outputs or none.
+//   - ztoc verify goes on behind a bad zTOC, and prints what is wrong to standard output,
+//     where the good ones are.
 //   - get-file follows symbolic links from where they are, and prefers the last of
 //     several entries of a name, as tar does. The file has the permissions of the entry.
 //   - Progress bars go to standard error, and only if that is a terminal:

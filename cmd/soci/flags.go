@@ -36,6 +36,8 @@ func platformFlags() []cli.Flag {
 func ztocFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.Int64Flag{Name: "span-size", Value: ztoc.DefaultSpanSize, Usage: "`bytes` of uncompressed content between checkpoints; 0 means one at every block"},
+		&cli.BoolFlag{Name: "compact", Usage: "add a compact zTOC of each layer, which this project's daemon prefers; others pass over it"},
+		&cli.Int64Flag{Name: "compact-span-size", Value: ztoc.DefaultCompactSpanSize, Usage: "`bytes` of uncompressed content between the checkpoints of compact zTOCs"},
 		&cli.Int64Flag{Name: "min-layer-size", Value: index.DefaultMinLayerSize, Usage: "`bytes` of the smallest layer that gets a zTOC"},
 		&cli.StringSliceFlag{Name: "optimizations", Usage: "experimental `name`: xattr"},
 		&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "make zTOCs anew that exist already"},
@@ -94,6 +96,13 @@ func buildOptions(cmd *cli.Command) (index.BuildOptions, error) {
 	if opts.ZTOC.SpanSize, err = spanSize(cmd); err != nil {
 		return opts, err
 	}
+	if cmd.Bool("compact") {
+		if opts.CompactSpanSize, err = compactSpanSize(cmd, "compact-span-size"); err != nil {
+			return opts, err
+		}
+	} else if cmd.IsSet("compact-span-size") {
+		return opts, errors.New("--compact-span-size is only of use with --compact")
+	}
 	for _, o := range cmd.StringSlice("optimizations") {
 		if o != optimizationXattr {
 			return opts, fmt.Errorf("unknown optimization %q: expect %s", o, optimizationXattr)
@@ -113,6 +122,28 @@ func spanSize(cmd *cli.Command) (int64, error) {
 		return ztoc.EveryBlock, nil
 	default:
 		return n, nil
+	}
+}
+
+// compactSpanSize returns the span size of compact zTOCs that a flag says, or its default.
+func compactSpanSize(cmd *cli.Command, flag string) (int64, error) {
+	if !cmd.IsSet(flag) {
+		return ztoc.DefaultCompactSpanSize, nil
+	}
+	n := cmd.Int64(flag)
+	if n <= 0 {
+		return 0, fmt.Errorf("span size of a compact zTOC must be > 0: %s %d", flag, n)
+	}
+	return n, nil
+}
+
+// ztocFormat returns the format that --format says.
+func ztocFormat(cmd *cli.Command) (ztoc.Format, error) {
+	switch f := ztoc.Format(cmd.String("format")); f {
+	case ztoc.Format09, ztoc.FormatCompact:
+		return f, nil
+	default:
+		return "", fmt.Errorf("unknown format %q: expect %s or %s", f, ztoc.Format09, ztoc.FormatCompact)
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/seekoci/seekoci/cmd/internal/artifacts"
-	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/index"
 )
 
@@ -44,7 +43,7 @@ func indexInfo(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	p, err := store.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxSize)
+	p, err := index.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxSize)
 	if err != nil {
 		return fmt.Errorf("show index %s: %w", dgst, err)
 	}

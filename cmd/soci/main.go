@@ -56,7 +56,7 @@ func newApp() *cli.Command {
 			group("index", "manage SOCI indexes",
 				indexListCommand(), indexInfoCommand(), indexRemoveCommand()),
 			group("ztoc", "manage zTOCs",
-				ztocListCommand(), ztocInfoCommand(), ztocGetFileCommand(), ztocBuildCommand()),
+				ztocListCommand(), ztocInfoCommand(), ztocGetFileCommand(), ztocBuildCommand(), ztocVerifyCommand()),
 			group("prefetch", "manage prefetch artifacts",
 				prefetchListCommand(), prefetchInfoCommand()),
 			group("image", "manage images",

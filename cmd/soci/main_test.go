@@ -95,6 +95,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"rmblob":   rmblob,
 	"lock":     lock,
 	"oneline":  oneLineOf,
+	"setfield": setfield,
 }
 
 // layerOf returns a layer of one of the kinds that mklayer knows.
@@ -257,6 +258,17 @@ func lock(ts *testscript.TestScript, _ bool, args []string) {
 	db, err := bolt.Open(ts.MkAbs(args[0]), 0o600, nil)
 	ts.Check(err)
 	ts.Defer(func() { db.Close() })
+}
+
+// setfield VAR N PREFIX sets a variable to PREFIX and field N of the last command's standard output.
+func setfield(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	fields := strings.Fields(ts.ReadFile("stdout"))
+	if n >= len(fields) {
+		ts.Fatalf("no field %d of %q", n, fields)
+	}
+	ts.Setenv(args[0], args[2]+fields[n])
 }
 
 // oneline demands that the last command wrote exactly one line to standard

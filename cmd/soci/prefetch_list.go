@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/seekoci/seekoci/cmd/internal/artifacts"
-	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/index"
 )
 
@@ -70,7 +69,7 @@ func prefetchList(ctx context.Context, e *env, cmd *cli.Command) error {
 
 // readPrefetch reads and validates a prefetch artifact and returns its bytes as well.
 func readPrefetch(ctx context.Context, st contentStore, dgst digest.Digest) (*index.Prefetch, []byte, error) {
-	b, err := store.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxPrefetchSize)
+	b, err := index.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxPrefetchSize)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/opencontainers/go-digest"
@@ -53,16 +52,19 @@ func (e *env) layout(ctx context.Context) (*store.Layout, error) {
 	return store.OpenLayout(ctx, filepath.Join(e.root, "content"))
 }
 
+// reuseFunc finds a zTOC of a layer that was made earlier, for index.BuildOptions.
+type reuseFunc = func(layer digest.Digest, mediaType string, spanSize int64) (ocispec.Descriptor, bool)
+
 // reuse returns the function that finds zTOCs made earlier, and protects them by
 // the lease of ctx. What is not in all of stores is made anew, and a failing
 // database only means that nothing is found.
-func (e *env) reuse(ctx context.Context, stores ...store.Fetcher) func(digest.Digest, int64) (ocispec.Descriptor, bool) {
-	return func(layer digest.Digest, spanSize int64) (ocispec.Descriptor, bool) {
+func (e *env) reuse(ctx context.Context, stores ...index.Fetcher) reuseFunc {
+	return func(layer digest.Digest, mediaType string, spanSize int64) (ocispec.Descriptor, bool) {
 		db, err := e.db()
 		if err != nil {
 			return ocispec.Descriptor{}, false
 		}
-		z, err := db.ZTOC(layer, spanSize)
+		z, err := db.ZTOC(layer, mediaType, spanSize)
 		if err != nil {
 			return ocispec.Descriptor{}, false
 		}
@@ -105,19 +107,9 @@ type bound struct {
 func (e *env) record(x *index.Index, desc ocispec.Descriptor, b bound) error {
 	entries := make([]artifacts.Entry, 0, len(x.Layers)+1)
 	for _, d := range x.Layers {
-		a := artifacts.Entry{
-			Digest:         d.Digest,
-			Size:           d.Size,
-			OriginalDigest: digest.Digest(d.Annotations[index.AnnotationLayerDigest]),
-			Type:           artifacts.TypeZTOC,
-			MediaType:      d.MediaType,
+		if a, ok := artifacts.EntryOf(d); ok {
+			entries = append(entries, a)
 		}
-		if d.MediaType == index.MediaTypePrefetch {
-			a.Type = artifacts.TypePrefetch
-		} else if n, err := strconv.ParseInt(d.Annotations[index.AnnotationSpanSize], 10, 64); err == nil {
-			a.SpanSize = n
-		}
-		entries = append(entries, a)
 	}
 	entries = append(entries, artifacts.Entry{
 		Digest:         desc.Digest,

@@ -25,31 +25,86 @@ func ztocBuildCommand() *cli.Command {
 		Usage:     "make the zTOC of a layer file, without containerd",
 		ArgsUsage: "<layer_file>",
 		Description: "The layer is a tar or a gzip of one; - stands for standard input.\n" +
-			"Prints the digest of the layer and of its zTOC.",
+			"Prints the digest of the layer, of its zTOC and of the uncompressed layer (diffID).",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the zTOC to `file`"},
-			&cli.Int64Flag{Name: "span-size", Value: ztoc.DefaultSpanSize, Usage: "`bytes` of uncompressed content between checkpoints; 0 means one at every block"},
+			&cli.StringFlag{Name: "format", Value: string(ztoc.Format09), Usage: "`form` of the zTOC, 0.9 or compact"},
+			&cli.Int64Flag{
+				Name: "span-size", Value: ztoc.DefaultSpanSize,
+				Usage:       "`bytes` of uncompressed content between checkpoints; 0 means one at every block, in 0.9 alone",
+				DefaultText: fmt.Sprintf("%d, compact %d", ztoc.DefaultSpanSize, ztoc.DefaultCompactSpanSize),
+			},
+			&cli.StringFlag{Name: "compact-output", Usage: "beside the zTOC 0.9 write a compact one to `file`"},
+			&cli.Int64Flag{Name: "compact-span-size", Value: ztoc.DefaultCompactSpanSize, Usage: "`bytes` between the checkpoints of that"},
+			&cli.StringFlag{Name: "diff-id", Usage: "fail unless the uncompressed layer has this `digest`"},
 		},
 		Action: action(ztocBuild),
 	}
 }
 
-func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
-	name, out := cmd.Args().First(), cmd.String("output")
-	switch {
-	case name == "":
-		return errors.New("layer file needs to be specified")
-	case out == "":
-		return errors.New("output file needs to be specified with -o")
+// ztocOutput is a zTOC to be made.
+type ztocOutput struct {
+	format ztoc.Format
+	file   string
+	digest digest.Digest // when it is made
+}
+
+// ztocBuildArgs is what the command line of ztoc build says.
+type ztocBuildArgs struct {
+	layer   string
+	options ztoc.SurveyOptions
+	outputs []*ztocOutput
+	diffID  digest.Digest // "" means any
+}
+
+func parseZTOCBuild(cmd *cli.Command) (*ztocBuildArgs, error) {
+	a := &ztocBuildArgs{layer: cmd.Args().First(), diffID: digest.Digest(cmd.String("diff-id"))}
+	out, compact := cmd.String("output"), cmd.String("compact-output")
+	format, err := ztocFormat(cmd)
+	if err != nil {
+		return nil, err
 	}
-	size, err := spanSize(cmd)
+	switch {
+	case a.layer == "":
+		return nil, errors.New("layer file needs to be specified")
+	case out == "":
+		return nil, errors.New("output file needs to be specified with -o")
+	case compact != "" && format == ztoc.FormatCompact:
+		return nil, errors.New("--compact-output is only of use with --format 0.9")
+	case compact == "" && cmd.IsSet("compact-span-size"):
+		return nil, errors.New("--compact-span-size is only of use with --compact-output: --span-size is that of -o")
+	}
+	if a.diffID != "" {
+		if err := a.diffID.Validate(); err != nil || a.diffID.Algorithm() != digest.SHA256 {
+			return nil, fmt.Errorf("parse diffID %q: expect sha256: and 64 hex digits", a.diffID)
+		}
+	}
+	a.outputs = []*ztocOutput{{format: format, file: out}}
+	switch {
+	case format == ztoc.FormatCompact:
+		a.options.CompactSpanSize, err = compactSpanSize(cmd, "span-size")
+		return a, err
+	case compact != "":
+		a.outputs = append(a.outputs, &ztocOutput{format: ztoc.FormatCompact, file: compact})
+		if a.options.CompactSpanSize, err = compactSpanSize(cmd, "compact-span-size"); err != nil {
+			return nil, err
+		}
+	}
+	a.options.SpanSize, err = spanSize(cmd)
+	return a, err
+}
+
+func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
+	a, err := parseZTOCBuild(cmd)
 	if err != nil {
 		return err
 	}
-	if err := store.CheckFile(out); err != nil {
-		return err
+	for _, o := range a.outputs {
+		if err := store.CheckFile(o.file); err != nil {
+			return err
+		}
 	}
-	layer, total, err := e.openInput(ctx, name)
+	layer, total, err := e.openInput(ctx, a.layer)
 	if err != nil {
 		return err
 	}
@@ -57,26 +112,65 @@ func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 
 	p := e.progress(ctx)
 	defer p.done()
-	sum := digest.SHA256.Digester()
-	count := counter(func(n int) { p.step(filepath.Base(name), total, int64(n)) })
-	r := io.TeeReader(layer, io.MultiWriter(sum.Hash(), count))
-	z, err := ztoc.Build(ctx, r, ztoc.BuildOptions{SpanSize: size})
+	count := counter(func(n int) { p.step(filepath.Base(a.layer), total, int64(n)) })
+	s, err := ztoc.NewSurvey(ctx, io.TeeReader(layer, count), a.options)
 	if err != nil {
-		return fmt.Errorf("layer %s: %w", name, err)
+		return fmt.Errorf("layer %s: %w", a.layer, err)
 	}
-	b, err := z.Marshal()
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", name, err)
+	err = a.write(s)
+	if cerr := s.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("layer %s: %w", a.layer, cerr)
 	}
-	err = store.WriteFile(out, 0o644, func(w io.Writer) error {
-		_, err := w.Write(b)
-		return err
-	})
 	if err != nil {
 		return err
 	}
-	p.println(fmt.Sprintf("layer %s -> ztoc %s", sum.Digest(), digest.FromBytes(b)))
+	p.println(a.line(s))
 	return nil
+}
+
+// write writes the zTOCs of the layer surveyed, all or none.
+func (a *ztocBuildArgs) write(s *ztoc.Survey) error {
+	if d := s.DiffID(); a.diffID != "" && d != a.diffID {
+		return fmt.Errorf("layer %s: its diffID is %s, not %s", a.layer, d, a.diffID)
+	}
+	return writeZTOCs(s, a.outputs)
+}
+
+// writeZTOCs writes outs. Each file gets its name when those behind it have theirs.
+func writeZTOCs(s *ztoc.Survey, outs []*ztocOutput) error {
+	if len(outs) == 0 {
+		return nil
+	}
+	o, encode := outs[0], s.WriteZTOC
+	if o.format == ztoc.FormatCompact {
+		encode = s.WriteCompact
+	}
+	var behind error
+	err := store.WriteFile(o.file, 0o644, func(w io.Writer) error {
+		sum := digest.SHA256.Digester()
+		if err := encode(io.MultiWriter(w, sum.Hash())); err != nil {
+			return err
+		}
+		o.digest = sum.Digest()
+		behind = writeZTOCs(s, outs[1:])
+		return behind
+	})
+	if behind != nil {
+		return behind // which names its file
+	}
+	return err
+}
+
+// line says what was made.
+func (a *ztocBuildArgs) line(s *ztoc.Survey) string {
+	made := "ztoc " + a.outputs[0].digest.String()
+	if a.outputs[0].format == ztoc.FormatCompact {
+		made = "compact " + a.outputs[0].digest.String()
+	}
+	for _, o := range a.outputs[1:] {
+		made += ", compact " + o.digest.String()
+	}
+	return fmt.Sprintf("layer %s -> %s (diffID %s)", s.LayerDigest(), made, s.DiffID())
 }
 
 // counter is a writer that only counts.

@@ -27,8 +27,8 @@ func ztocGetFileCommand() *cli.Command {
 		Name:      "get-file",
 		Usage:     "get a file out of a layer, reading no more than its spans",
 		ArgsUsage: "<digest> <file>",
-		Description: "The layer is taken from containerd, or with --layer from a file. Instead of a digest,\n" +
-			"the path of a zTOC file is taken as well.",
+		Description: "The zTOC may have either format. The layer is taken from containerd, or with --layer\n" +
+			"from a file. Instead of a digest, the path of a zTOC file is taken as well.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `file` instead of standard output"},
 			&cli.StringFlag{Name: "layer", Usage: "`file` that holds the layer"},
@@ -46,7 +46,7 @@ func ztocGetFile(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	entry, err := findFile(z.TOC, name)
+	entry, err := findFile(z, name)
 	if err != nil {
 		return fmt.Errorf("get %s: ztoc %s: %w", name, arg, err)
 	}
@@ -57,11 +57,11 @@ func ztocGetFile(ctx context.Context, e *env, cmd *cli.Command) error {
 	defer layer.Close()
 	if out := cmd.String("output"); out != "" {
 		return store.WriteFile(out, os.FileMode(entry.Mode)&os.ModePerm, func(w io.Writer) error {
-			return extract(ctx, w, layer, z.ZInfo, entry)
+			return extract(ctx, w, layer, z.ZInfo(), entry)
 		})
 	}
 	w := bufio.NewWriter(e.out)
-	if err := extract(ctx, w, layer, z.ZInfo, entry); err != nil {
+	if err := extract(ctx, w, layer, z.ZInfo(), entry); err != nil {
 		return fmt.Errorf("get %s: %w", name, err)
 	}
 	w.WriteByte('\n') //nolint:errcheck // Flush returns it
@@ -69,26 +69,17 @@ func ztocGetFile(ctx context.Context, e *env, cmd *cli.Command) error {
 }
 
 // findFile returns the regular file called name, following links.
-func findFile(toc []ztoc.Entry, name string) (*ztoc.Entry, error) {
-	exact := make(map[string]*ztoc.Entry, len(toc))
-	clean := make(map[string]*ztoc.Entry, len(toc))
-	for i := range toc { // of duplicates the last counts, as in tar
-		exact[toc[i].Name] = &toc[i]
-		clean[path.Clean("/"+toc[i].Name)] = &toc[i]
-	}
+func findFile(z *ztoc.Reader, name string) (*ztoc.Entry, error) {
 	at := name
 	for range maxLinks {
-		f := exact[at]
-		if f == nil {
-			f = clean[path.Clean("/"+at)]
-		}
+		f, ok := z.Lookup(at)
 		switch {
-		case f == nil && at == name:
+		case !ok && at == name:
 			return nil, errors.New("no such file")
-		case f == nil:
+		case !ok:
 			return nil, fmt.Errorf("it links to %s, which is not in this layer", at)
 		case f.Type == ztoc.TypeReg:
-			return f, nil
+			return &f, nil
 		case f.Type == ztoc.TypeHardlink:
 			at = f.Linkname
 		case f.Type == ztoc.TypeSymlink && path.IsAbs(f.Linkname):
@@ -163,18 +154,18 @@ func extract(ctx context.Context, w io.Writer, layer layerReader, z *ztoc.ZInfo,
 		}
 		id := z.SpanAt(off)
 		s := z.Spans[id]
-		src, dst = sized(src, s.In.Len), sized(dst, s.Out.Len)
+		n := min(end, s.Out.End()) - off
+		src, dst = sized(src, s.In.Len), sized(dst, n)
 		if _, err := layer.ReadAt(src, s.In.Off); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read span %d: %w", id, err)
 		}
 		if err := z.Verify(id, src); err != nil {
 			return err
 		}
-		if err := z.Decode(dst, id, src); err != nil {
+		if err := z.DecodeRange(dst, id, off-s.Out.Off, src); err != nil {
 			return err
 		}
-		n := min(end, s.Out.End()) - off
-		if _, err := w.Write(dst[off-s.Out.Off:][:n]); err != nil {
+		if _, err := w.Write(dst); err != nil {
 			return err
 		}
 		off += n

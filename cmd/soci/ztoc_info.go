@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
-	"github.com/seekoci/seekoci/cmd/internal/store"
+	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -23,13 +23,14 @@ func ztocInfoCommand() *cli.Command {
 		Name:        "info",
 		Usage:       "show a zTOC as JSON",
 		ArgsUsage:   "<digest>",
-		Description: "Instead of a digest, the path of a zTOC file is taken as well.",
+		Description: "The zTOC may have either format. Instead of a digest, the path of a zTOC file is taken as well.",
 		Action:      action(ztocInfo),
 	}
 }
 
 // ztocReport is the JSON of ztoc info.
 type ztocReport struct {
+	Format            string     `json:"format,omitempty"` // and the digests: only of a compact zTOC
 	Version           string     `json:"version"`
 	BuildTool         string     `json:"build_tool"`
 	Size              int64      `json:"size"`
@@ -37,6 +38,8 @@ type ztocReport struct {
 	NumSpans          int        `json:"num_spans"`
 	NumFiles          int        `json:"num_files"`
 	NumMultiSpanFiles int        `json:"num_multi_span_files"`
+	LayerDigest       string     `json:"layer_digest,omitempty"`
+	DiffID            string     `json:"diff_id,omitempty"`
 	Files             []ztocFile `json:"files"`
 }
 
@@ -59,22 +62,30 @@ func ztocInfo(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	zi := z.ZInfo()
 	report := ztocReport{
-		Version: z.Version, BuildTool: z.BuildTool, Size: size,
-		SpanSize: z.ZInfo.SpanSize, NumSpans: len(z.ZInfo.Spans), NumFiles: len(z.TOC),
-		Files: make([]ztocFile, 0, len(z.TOC)),
+		Version: z.Version(), BuildTool: z.BuildTool(), Size: size,
+		SpanSize: zi.SpanSize, NumSpans: len(zi.Spans), NumFiles: z.Len(),
+		LayerDigest: z.LayerDigest().String(), DiffID: z.DiffID().String(),
+		Files: make([]ztocFile, 0, z.Len()),
 	}
-	last := z.ZInfo.UncompressedSize - 1
-	for _, f := range z.TOC {
+	if z.Format() != ztoc.Format09 {
+		report.Format = string(z.Format())
+	}
+	last := zi.UncompressedSize - 1
+	for _, f := range z.Entries() {
 		row := ztocFile{
 			Filename: f.Name, Offset: f.Offset, Size: f.Size, Type: f.Type.String(),
-			StartSpan: z.ZInfo.SpanAt(min(f.Offset, last)),
-			EndSpan:   z.ZInfo.SpanAt(min(f.Offset+f.Size, last)),
+			StartSpan: zi.SpanAt(min(f.Offset, last)),
+			EndSpan:   zi.SpanAt(min(f.Offset+f.Size, last)),
 		}
 		if row.StartSpan != row.EndSpan {
 			report.NumMultiSpanFiles++
 		}
 		report.Files = append(report.Files, row)
+	}
+	if n := len(report.Files); n != z.Len() {
+		return fmt.Errorf("read ztoc %s: its table is malformed behind entry %d of %d", arg, n, z.Len())
 	}
 	return printJSON(e.out, report)
 }
@@ -89,14 +100,14 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// readZTOC reads and validates a zTOC, given by digest or by file name, and
+// readZTOC opens a zTOC of either format, given by digest or by file name, and
 // returns its size as well.
-func (e *env) readZTOC(ctx context.Context, arg string) (*ztoc.ZTOC, int64, error) {
+func (e *env) readZTOC(ctx context.Context, arg string) (*ztoc.Reader, int64, error) {
 	p, err := e.readArtifact(ctx, arg)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read ztoc %s: %w", arg, err)
 	}
-	z, err := ztoc.Unmarshal(p)
+	z, err := ztoc.Open(p)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read ztoc %s: %w", arg, err)
 	}
@@ -112,7 +123,7 @@ func (e *env) readArtifact(ctx context.Context, arg string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, ztoc.MaxSize)
+	return index.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, ztoc.MaxSize)
 }
 
 // readSmall reads a file of at most limit bytes.

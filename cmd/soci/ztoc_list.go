@@ -12,8 +12,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/seekoci/seekoci/cmd/internal/artifacts"
-	"github.com/seekoci/seekoci/cmd/internal/store"
 	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 func ztocListCommand() *cli.Command {
@@ -24,6 +24,7 @@ func ztocListCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "ztoc-digest", Usage: "only the zTOC with this `digest`"},
 			&cli.StringFlag{Name: "image-ref", Usage: "only those of the indexes of the image `ref`"},
+			&cli.StringFlag{Name: "format", Value: string(ztoc.Format09), Usage: "`form` of the zTOCs to list, 0.9 or compact"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print digests only"},
 		},
 		Action: action(ztocList),
@@ -31,7 +32,15 @@ func ztocListCommand() *cli.Command {
 }
 
 func ztocList(ctx context.Context, e *env, cmd *cli.Command) error {
-	list, err := e.recorded(artifacts.TypeZTOC)
+	format, err := ztocFormat(cmd)
+	if err != nil {
+		return err
+	}
+	typ := artifacts.TypeZTOC
+	if format == ztoc.FormatCompact {
+		typ = artifacts.TypeCompact
+	}
+	list, err := e.recorded(typ)
 	if err != nil {
 		return err
 	}
@@ -66,7 +75,7 @@ func ztocList(ctx context.Context, e *env, cmd *cli.Command) error {
 	return w.flush()
 }
 
-// ztocsOf returns the zTOCs that the indexes of an image list.
+// ztocsOf returns what the indexes of an image list, zTOCs and other artifacts.
 func (e *env) ztocsOf(ctx context.Context, ref string) (map[digest.Digest]bool, error) {
 	img, err := e.image(ctx, ref)
 	if err != nil {
@@ -93,9 +102,7 @@ func (e *env) ztocsOf(ctx context.Context, ref string) (map[digest.Digest]bool, 
 			return nil, err
 		}
 		for _, d := range x.Layers {
-			if d.MediaType == index.MediaTypeZTOC {
-				of[d.Digest] = true
-			}
+			of[d.Digest] = true
 		}
 	}
 	return of, nil
@@ -103,7 +110,7 @@ func (e *env) ztocsOf(ctx context.Context, ref string) (map[digest.Digest]bool, 
 
 // readIndex reads and validates an index of a store.
 func readIndex(ctx context.Context, st contentStore, dgst digest.Digest) (*index.Index, error) {
-	p, err := store.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxSize)
+	p, err := index.ReadAll(ctx, st, ocispec.Descriptor{Digest: dgst}, index.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read SOCI index %s: %w", dgst, err)
 	}

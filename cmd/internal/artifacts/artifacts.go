@@ -21,6 +21,8 @@
 //     Where another process holds it, an operation waits for DB.Timeout and says so.
 //   - An entry that does not parse is an error that names it; the incumbent skips it
 //     silently together with everything behind it.
+//   - A compact zTOC has a type of its own: the incumbent takes any soci_layer of the right
+//     layer and span size for a zTOC to use again.
 //   - Rebuild finds v2 indexes as well, by the image manifests that name them, records
 //     prefetch artifacts as such, and leaves sound entries alone whose content is there, as well as
 //     those that another command adds meanwhile. It reads only what can be a manifest: small and a JSON object.
@@ -34,6 +36,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -60,13 +63,14 @@ const (
 	TypeIndex    Type = "soci_index"
 	TypeZTOC     Type = "soci_layer"
 	TypePrefetch Type = "soci_prefetch"
+	TypeCompact  Type = "seekoci_compact" // a compact zTOC; none of the incumbent's commands asks for the type
 )
 
 // Entry is one artifact.
 type Entry struct {
 	Digest         digest.Digest // of the artifact
 	Size           int64         // bytes
-	SpanSize       int64         // of a zTOC, as on the wire
+	SpanSize       int64         // of a zTOC of either format, as on the wire
 	OriginalDigest digest.Digest // of the image manifest of an index, of the layer of a zTOC or prefetch artifact
 	ImageDigest    digest.Digest // the image's target; index only
 	Platform       string        // as containerd formats it; index only
@@ -74,6 +78,31 @@ type Entry struct {
 	MediaType      string
 	ArtifactType   string // of an index: its version's
 	CreatedAt      time.Time
+}
+
+// EntryOf returns the entry of what a SOCI index lists as d, and whether it is an artifact that
+// has one: a zTOC of either format or a prefetch artifact.
+func EntryOf(d ocispec.Descriptor) (Entry, bool) {
+	e := Entry{
+		Digest:         d.Digest,
+		Size:           d.Size,
+		OriginalDigest: digest.Digest(d.Annotations[index.AnnotationLayerDigest]),
+		MediaType:      d.MediaType,
+	}
+	switch d.MediaType {
+	case index.MediaTypeZTOC:
+		e.Type = TypeZTOC
+	case index.MediaTypeCompact:
+		e.Type = TypeCompact
+	case index.MediaTypePrefetch:
+		e.Type = TypePrefetch
+		return e, true
+	default:
+		return Entry{}, false
+	}
+	var err error
+	e.SpanSize, err = strconv.ParseInt(d.Annotations[index.AnnotationSpanSize], 10, 64)
+	return e, err == nil // without it, of no use for anything but its index, which names it
 }
 
 // IsIndex reports whether e is a SOCI index.
@@ -264,11 +293,12 @@ func (db DB) find(what string, match func(*Entry) bool) (Entry, error) {
 	return Entry{}, fmt.Errorf("%s: %w in %s", what, errdefs.ErrNotFound, db.Path)
 }
 
-// ZTOC returns the zTOC of a layer with a span size (as on the wire). If there is none, the error matches
-// errdefs.ErrNotFound.
-func (db DB) ZTOC(layer digest.Digest, spanSize int64) (Entry, error) {
+// ZTOC returns the zTOC of a layer in the format of a media type, index.MediaTypeZTOC or index.MediaTypeCompact, with a
+// span size (as on the wire). If there is none, the error matches errdefs.ErrNotFound.
+func (db DB) ZTOC(layer digest.Digest, mediaType string, spanSize int64) (Entry, error) {
 	return db.find(fmt.Sprintf("ztoc of layer %s with span size %d", layer, spanSize), func(e *Entry) bool {
-		return e.Type == TypeZTOC && e.OriginalDigest == layer && e.SpanSize == spanSize && e.MediaType == index.MediaTypeZTOC
+		return (e.Type == TypeZTOC || e.Type == TypeCompact) && e.MediaType == mediaType &&
+			e.OriginalDigest == layer && e.SpanSize == spanSize
 	})
 }
 

@@ -124,7 +124,7 @@ func TestMissing(t *testing.T) {
 	db := newDB(t)
 	for range 2 { // without and with the file's bucket
 		_, get := db.Get(dgstA)
-		_, z := db.ZTOC(layer, 1)
+		_, z := db.ZTOC(layer, index.MediaTypeZTOC, 1)
 		_, x := db.NewestIndex(image, index.V1)
 		for name, err := range map[string]error{"get": get, "ztoc": z, "index": x, "remove": db.Remove(dgstA)} {
 			if !errors.Is(err, errdefs.ErrNotFound) || !strings.Contains(err.Error(), db.Path) {
@@ -158,7 +158,7 @@ func TestQueries(t *testing.T) {
 		}
 	}
 	for size, want := range map[int64]digest.Digest{1 << 22: d(5), 5: d(3)} {
-		if e, err := db.ZTOC(layer, size); err != nil || e.Digest != want {
+		if e, err := db.ZTOC(layer, index.MediaTypeZTOC, size); err != nil || e.Digest != want {
 			t.Errorf("zTOC of span size %d: %v, %v", size, e.Digest, err)
 		}
 	}
@@ -168,7 +168,7 @@ func TestQueries(t *testing.T) {
 		t.Errorf("list %v", list)
 	}
 	must(t, db.Remove(d(5)))
-	if e, err := db.ZTOC(layer, 1<<22); err != nil || e.Digest != d(4) {
+	if e, err := db.ZTOC(layer, index.MediaTypeZTOC, 1<<22); err != nil || e.Digest != d(4) {
 		t.Errorf("after removal: %v, %v", e.Digest, err)
 	}
 }
@@ -372,7 +372,7 @@ func TestRebuildRepairs(t *testing.T) {
 	if list, err := db.List(); err != nil || len(list) != 3 {
 		t.Errorf("list %v, %v", list, err)
 	}
-	if e, err := db.ZTOC(layer, 1<<22); err != nil || e.Digest != z.Digest {
+	if e, err := db.ZTOC(layer, index.MediaTypeZTOC, 1<<22); err != nil || e.Digest != z.Digest {
 		t.Errorf("zTOC %v, %v", e, err)
 	}
 }

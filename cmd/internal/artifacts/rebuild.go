@@ -10,7 +10,6 @@ import (
 	"io"
 	"iter"
 	"maps"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -199,23 +198,8 @@ func (s *scanned) entries(images map[digest.Digest]Image) map[digest.Digest]Entr
 func (s *scanned) layers(x *index.Index) map[digest.Digest]Entry {
 	found := make(map[digest.Digest]Entry)
 	for _, d := range x.Layers {
-		e := Entry{
-			Digest:         d.Digest,
-			Size:           d.Size,
-			OriginalDigest: digest.Digest(d.Annotations[index.AnnotationLayerDigest]),
-			Type:           TypeZTOC,
-			MediaType:      d.MediaType,
-		}
-		switch d.MediaType {
-		case index.MediaTypeZTOC:
-			size, err := strconv.ParseInt(d.Annotations[index.AnnotationSpanSize], 10, 64)
-			if err != nil {
-				continue // of no use for anything but its index, which names it
-			}
-			e.SpanSize = size
-		case index.MediaTypePrefetch:
-			e.Type = TypePrefetch
-		default:
+		e, ok := EntryOf(d)
+		if !ok {
 			continue
 		}
 		if size, ok := s.sizes[d.Digest]; ok && size == d.Size {

@@ -41,57 +41,15 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // MaxManifestSize bounds manifests and indexes, in bytes.
 const MaxManifestSize = 8 << 20
-
-// Fetcher opens content by descriptor.
-type Fetcher interface {
-	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
-}
-
-// ReadAll reads the content of desc, at most limit bytes, and verifies its
-// digest. A desc of size 0 stands for content of unknown size.
-func ReadAll(ctx context.Context, f Fetcher, desc ocispec.Descriptor, limit int64) (_ []byte, err error) {
-	if desc.Size > limit {
-		return nil, fmt.Errorf("read %s: size %d exceeds %d bytes", desc.Digest, desc.Size, limit)
-	}
-	if err := desc.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("read %q: %w", desc.Digest, err)
-	}
-	r, err := f.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if cerr := r.Close(); err == nil && cerr != nil {
-			err = fmt.Errorf("read %s: %w", desc.Digest, cerr)
-		}
-	}()
-	var buf bytes.Buffer
-	if desc.Size > 0 {
-		buf.Grow(int(desc.Size) + bytes.MinRead)
-	}
-	n, err := buf.ReadFrom(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", desc.Digest, err)
-	}
-	if n > limit {
-		return nil, fmt.Errorf("read %s: more than %d bytes", desc.Digest, limit)
-	}
-	if got := desc.Digest.Algorithm().FromBytes(buf.Bytes()); got != desc.Digest {
-		return nil, fmt.Errorf("read %s: content has digest %s", desc.Digest, got)
-	}
-	return buf.Bytes(), nil
-}
 
 // checkDigest refuses everything but sha256: the digest becomes a file name.
 func checkDigest(d digest.Digest) error {

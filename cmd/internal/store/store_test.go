@@ -95,15 +95,15 @@ func testStore(t *testing.T, st both) {
 		must(t, st.Push(ctx, desc, bytes.NewReader(p)))
 	}
 	for _, d := range []ocispec.Descriptor{desc, {Digest: desc.Digest}} {
-		got, err := ReadAll(ctx, st, d, 100)
+		got, err := index.ReadAll(ctx, st, d, 100)
 		if err != nil || !bytes.Equal(got, p) {
 			t.Errorf("read %v: %q, %v", d, got, err)
 		}
 	}
-	if _, err := ReadAll(ctx, st, desc, 3); err == nil {
+	if _, err := index.ReadAll(ctx, st, desc, 3); err == nil {
 		t.Error("read more than the limit")
 	}
-	if _, err := ReadAll(ctx, st, ocispec.Descriptor{Digest: desc.Digest}, 3); err == nil {
+	if _, err := index.ReadAll(ctx, st, ocispec.Descriptor{Digest: desc.Digest}, 3); err == nil {
 		t.Error("read more than the limit, size unknown")
 	}
 	cancelled, cancel := context.WithCancel(ctx)
@@ -270,13 +270,13 @@ func TestTee(t *testing.T) {
 	tee := Tee{Overlay{Artifacts: l, Images: c}}
 	desc := describeBytes("application/octet-stream", []byte("x"))
 	must(t, tee.Push(t.Context(), desc, strings.NewReader("x")))
-	for _, st := range []Fetcher{c, l, tee} {
-		if _, err := ReadAll(t.Context(), st, desc, 10); err != nil {
+	for _, st := range []index.Fetcher{c, l, tee} {
+		if _, err := index.ReadAll(t.Context(), st, desc, 10); err != nil {
 			t.Error(err)
 		}
 	}
 	must(t, l.Delete(t.Context(), desc.Digest))
-	if _, err := ReadAll(t.Context(), tee, desc, 10); err != nil {
+	if _, err := index.ReadAll(t.Context(), tee, desc, 10); err != nil {
 		t.Errorf("fetch from the images: %v", err)
 	}
 }
@@ -292,7 +292,7 @@ func TestLayoutReopened(t *testing.T) {
 	must(t, l.Push(t.Context(), desc, bytes.NewReader(p)))
 	again, err := OpenLayout(t.Context(), l.dir)
 	must(t, err)
-	if _, err := ReadAll(t.Context(), again, desc, 1000); err != nil {
+	if _, err := index.ReadAll(t.Context(), again, desc, 1000); err != nil {
 		t.Error(err)
 	}
 }
