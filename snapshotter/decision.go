@@ -3,10 +3,13 @@
 package snapshotter
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // Kind is what became of a Prepare.
@@ -35,7 +38,7 @@ const (
 	ReasonSmall        Reason = "small"          // smaller than Options.MinLayerSize
 	ReasonZTOCFetch    Reason = "ztoc-fetch"     // the zTOC cannot be had
 	ReasonZTOCInvalid  Reason = "ztoc-invalid"   // the zTOC does not validate
-	ReasonZTOCMismatch Reason = "ztoc-mismatch"  // the zTOC is of a layer of another size
+	ReasonZTOCMismatch Reason = "ztoc-mismatch"  // the zTOC is of another layer
 	ReasonMount        Reason = "mount"          // the layer cannot be attached to the mount
 	ReasonImplied      Reason = "implied-dir"    // a directory without an entry of its own is special in a layer below
 	ReasonUnpack       Reason = "unpack"         // fallback: the layer was to be local, and could not be unpacked
@@ -49,6 +52,7 @@ type Decision struct {
 	Err    error // the error behind Reason; nil if there is none
 	Image  string
 	Layer  digest.Digest
+	Format ztoc.Format // of the zTOC a lazy layer is served with; else ""
 	Dur    time.Duration
 }
 
@@ -67,6 +71,19 @@ func (e *decisionError) Error() string {
 }
 
 func (e *decisionError) Unwrap() error { return e.err }
+
+// ztocFault returns the error in err that another zTOC of the layer may not have, nil if there is none.
+func ztocFault(err error) *decisionError {
+	var de *decisionError
+	if !errors.As(err, &de) {
+		return nil
+	}
+	switch de.reason {
+	case ReasonZTOCFetch, ReasonZTOCInvalid, ReasonZTOCMismatch:
+		return de
+	}
+	return nil
+}
 
 func local(reason Reason, err error) *decisionError { return &decisionError{Local, reason, err} }
 

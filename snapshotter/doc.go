@@ -47,6 +47,10 @@
 //     every moment there is one of the two. State on disk, link, commit, in that
 //     order: a crash leaves a state nobody refers to, which is swept at the next
 //     start, or an active snapshot with a link, which becomes a directory again.
+//   - Of a layer's zTOCs the compact one is fetched alone, always: there is nothing to
+//     configure. If it cannot be had or used, the 0.9 one of the same index is taken, and the
+//     log says why once; what is served is what the image's index says either way. The state on
+//     disk does not name the format, the bytes do.
 //   - The zTOC's digest is part of a layer's key. A zTOC decides what a layer
 //     holds, so images share one only if their indexes agree on it.
 //   - A layer without a zTOC in an image with an index is unpacked here. Once

@@ -213,24 +213,27 @@ func compareTree(t testing.TB, mounts []mount.Mount, want []string) error {
 // layers some are lazy and some, having no zTOC, are local.
 func TestImage(t *testing.T) {
 	needFUSE(t)
-	t.Run("v1", func(t *testing.T) { testRealImage(t, index.V1, -1) })
-	t.Run("v2 small layers", func(t *testing.T) { testRealImage(t, index.V2, 1) })
+	t.Run("v1", func(t *testing.T) { testRealImage(t, index.V1, -1, 0) })
+	t.Run("v2 small layers", func(t *testing.T) { testRealImage(t, index.V2, 1, 0) })
+	t.Run("v1 compact", func(t *testing.T) { testRealImage(t, index.V1, -1, 64<<10) })
+	t.Run("v2 compact small layers", func(t *testing.T) { testRealImage(t, index.V2, 1, 64<<10) })
 }
 
-func testRealImage(t *testing.T, version index.Version, minSize int64) {
+func testRealImage(t *testing.T, version index.Version, minSize, compact int64) {
 	reg := registrytest.New(registrytest.Options{})
 	defer reg.Close()
 	i := newImage(t, newMemory(), "", 1, 2, 3)
 	if minSize > 0 {
 		minSize = max(i.manifest.Layers[0].Size, i.manifest.Layers[1].Size, i.manifest.Layers[2].Size) // the largest alone
 	}
+	opts := index.BuildOptions{
+		ZTOC: ztoc.BuildOptions{SpanSize: 64 << 10}, MinLayerSize: minSize, CompactSpanSize: compact,
+	}
 	switch version {
 	case index.V2:
-		i.build(t, minSize)
+		i.buildWith(t, opts)
 	case index.V1:
-		x, _, err := index.Build(t.Context(), i.m, i.desc, index.V1, index.BuildOptions{
-			ZTOC: ztoc.BuildOptions{SpanSize: 64 << 10}, MinLayerSize: minSize,
-		})
+		x, _, err := index.Build(t.Context(), i.m, i.desc, index.V1, opts)
 		check(t, err)
 		i.index = x
 	}
@@ -243,9 +246,12 @@ func testRealImage(t *testing.T, version index.Version, minSize int64) {
 			t.Fatalf("prepare layer %d: %v", n, err)
 		}
 		info := must(s.Stat(testContext(t), i.chains[n].String()))(t)
-		_, indexed := i.index.ZTOC(i.manifest.Layers[n].Digest)
-		if isRemote(info.Labels) != indexed {
-			t.Errorf("layer %d has a zTOC: %v, labels %v", n, indexed, info.Labels)
+		z, indexed := i.index.ZTOC(i.manifest.Layers[n].Digest)
+		if c, ok := i.index.Compact(i.manifest.Layers[n].Digest); ok {
+			z = c
+		}
+		if isRemote(info.Labels) != indexed || info.Labels[labelZTOC] != z.Digest.String() {
+			t.Errorf("layer %d has a zTOC: %v, %s, labels %v", n, indexed, z.Digest, info.Labels)
 		}
 	}
 	want := tree(t, unpackAll(t, i))

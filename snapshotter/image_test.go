@@ -25,7 +25,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/seekoci/seekoci/index"
-	"github.com/seekoci/seekoci/ztoc"
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
@@ -99,9 +98,14 @@ func testFiles(seed uint64) []ztoctest.File {
 // build indexes the layers of at least minSize bytes and binds the index to the image.
 func (i *testImage) build(t testing.TB, minSize int64) *testImage {
 	t.Helper()
-	x, desc, err := index.Build(t.Context(), i.m, i.desc, index.V2, index.BuildOptions{
-		ZTOC: ztoc.BuildOptions{SpanSize: 64 << 10}, MinLayerSize: minSize,
-	})
+	return i.buildWith(t, index.BuildOptions{MinLayerSize: minSize})
+}
+
+// buildWith indexes the layers with opts and binds the index to the image.
+func (i *testImage) buildWith(t testing.TB, opts index.BuildOptions) *testImage {
+	t.Helper()
+	opts.ZTOC.SpanSize = 64 << 10
+	x, desc, err := index.Build(t.Context(), i.m, i.desc, index.V2, opts)
 	check(t, err)
 	i.index = x
 	i.bind(desc)

@@ -225,10 +225,11 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 	g.SetLimit(s.workers)
 	var total int64
 	for _, l := range img.layers[first:] {
-		d, ok := x.ZTOC(l.Digest)
-		if !ok || total+d.Size > maxCachedZTOCs {
+		list := ztocs(x, l.Digest)
+		if len(list) == 0 || total+list[0].Size > maxCachedZTOCs {
 			continue
 		}
+		d := list[0]
 		total += d.Size
 		g.Go(func() error {
 			// What cannot be fetched ahead is fetched, and its error reported, when its layer is prepared.
@@ -239,6 +240,19 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 		})
 	}
 	return g.Wait()
+}
+
+// ztocs returns the zTOCs of a layer, the one to be preferred first: the compact one,
+// which is smaller and has finer spans.
+func ztocs(x *index.Index, layer digest.Digest) []ocispec.Descriptor {
+	var list []ocispec.Descriptor
+	if d, ok := x.Compact(layer); ok {
+		list = append(list, d)
+	}
+	if d, ok := x.ZTOC(layer); ok {
+		list = append(list, d)
+	}
+	return list
 }
 
 // notFound adds to err, which says that there is no index, where it was not
@@ -264,7 +278,7 @@ func (s *images) ztoc(ctx context.Context, img *image, layer digest.Digest, desc
 
 func (s *images) fetchZTOC(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
 	start := time.Now()
-	p, err := fetchAll(ctx, repo.remote, desc, maxZTOCSize)
+	p, err := index.ReadAll(ctx, repo.remote, desc, maxZTOCSize)
 	if err != nil {
 		return nil, fmt.Errorf("fetch zTOC %s of layer %s: %w", desc.Digest, layer, err)
 	}
@@ -274,7 +288,7 @@ func (s *images) fetchZTOC(ctx context.Context, repo repository, layer digest.Di
 
 // readConfig learns the image's diffIDs from its config.
 func (i *image) readConfig(ctx context.Context, desc ocispec.Descriptor) error {
-	p, err := fetchAll(ctx, i.repo.remote, desc, maxConfigSize)
+	p, err := index.ReadAll(ctx, i.repo.remote, desc, maxConfigSize)
 	if err != nil {
 		return err
 	}
@@ -352,7 +366,7 @@ func fetchManifest(ctx context.Context, remote index.Remote, dgst digest.Digest)
 	if desc.Digest != dgst {
 		return nil, nil, fmt.Errorf("resolved to %s", desc.Digest)
 	}
-	p, err := fetchAll(ctx, remote, desc, maxManifestSize)
+	p, err := index.ReadAll(ctx, remote, desc, maxManifestSize)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -372,27 +386,4 @@ func fetchManifest(ctx context.Context, remote index.Remote, dgst digest.Digest)
 		}
 	}
 	return &m, p, nil
-}
-
-// fetchAll fetches and verifies content of at most limit bytes.
-func fetchAll(ctx context.Context, remote index.Remote, desc ocispec.Descriptor, limit int64) ([]byte, error) {
-	if err := desc.Digest.Validate(); err != nil {
-		return nil, err
-	}
-	if desc.Size < 0 || desc.Size > limit {
-		return nil, fmt.Errorf("size %d is not in [0, %d]", desc.Size, limit)
-	}
-	r, err := remote.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	p, err := readAll(r, limit)
-	if err != nil {
-		return nil, err
-	}
-	if got := desc.Digest.Algorithm().FromBytes(p); got != desc.Digest {
-		return nil, fmt.Errorf("digest is %s, not %s", got, desc.Digest)
-	}
-	return p, nil
 }

@@ -53,7 +53,8 @@ type layer struct {
 	src   *layerSource
 	data  *span.Layer
 
-	implied []string // directories without an entry of their own, while attached
+	implied []string    // directories without an entry of their own, while attached
+	format  ztoc.Format // of its zTOC, likewise
 }
 
 // acquire counts one more user of the layer, which need not be open yet.
@@ -120,7 +121,7 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 	if l.path != "" {
 		return l.path, s.addImage(l, st.Images[0])
 	}
-	z, err := parseZTOC(toc, st.Size)
+	z, err := parseZTOC(toc, st)
 	if err != nil {
 		return "", err
 	}
@@ -157,7 +158,7 @@ func (s *layers) restore(l *layer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	z, err := parseZTOC(toc, st.Size)
+	z, err := parseZTOC(toc, st)
 	if err != nil {
 		return "", err
 	}
@@ -165,7 +166,7 @@ func (s *layers) restore(l *layer) (string, error) {
 }
 
 // open attaches the layer. The caller holds l.mu.
-func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
+func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (string, error) {
 	l.state = st
 	src := &layerSource{size: st.Size}
 	for i := len(st.Images) - 1; i >= 0; i-- {
@@ -175,7 +176,7 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 		}
 		src.add(st.Images[i], r.blob(l.desc()))
 	}
-	data, err := s.spans.Layer(l.key, z.ZInfo, src)
+	data, err := s.spans.Layer(l.key, z.ZInfo(), src)
 	if err != nil {
 		return "", local(openReason(err), err)
 	}
@@ -183,7 +184,8 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.ZTOC) (string, error) {
 	if err != nil {
 		return "", local(openReason(err), errors.Join(err, data.Close()))
 	}
-	l.path, l.src, l.data, l.implied = path, src, data, fs.Implied(z)
+	l.path, l.src, l.data = path, src, data
+	l.implied, l.format = fs.Implied(z), z.Format()
 	return path, nil
 }
 
@@ -211,6 +213,13 @@ func (l *layer) impliedDirs() []string {
 	return l.implied
 }
 
+// servedFrom returns the format of the attached layer's zTOC.
+func (l *layer) servedFrom() ztoc.Format {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.format
+}
+
 // attached reports whether the layer is being served.
 func (l *layer) attached() bool {
 	l.mu.Lock()
@@ -218,17 +227,29 @@ func (l *layer) attached() bool {
 	return l.path != ""
 }
 
-// parseZTOC decodes a zTOC and holds it to the size of its layer.
-func parseZTOC(p []byte, layerSize int64) (*ztoc.ZTOC, error) {
-	z, err := ztoc.Unmarshal(p)
+// parseZTOC opens a zTOC, whichever format it has, and holds it to what is known of its layer.
+func parseZTOC(p []byte, st layerState) (*ztoc.Reader, error) {
+	z, err := ztoc.Open(p)
 	if err != nil {
 		return nil, local(ReasonZTOCInvalid, err)
 	}
-	if z.ZInfo.CompressedSize != layerSize {
-		return nil, local(ReasonZTOCMismatch,
-			fmt.Errorf("zTOC is of a layer of %d bytes, the layer has %d", z.ZInfo.CompressedSize, layerSize))
+	mismatch := func(what string, has, layer any) error {
+		return local(ReasonZTOCMismatch, fmt.Errorf("zTOC is of a layer of %s %v, the layer has %v", what, has, layer))
+	}
+	switch size, dgst, diffID := z.ZInfo().CompressedSize, z.LayerDigest(), z.DiffID(); {
+	case size != st.Size:
+		return nil, mismatch("size", size, st.Size)
+	case differ(dgst, st.Layer):
+		return nil, mismatch("digest", dgst, st.Layer)
+	case differ(diffID, st.DiffID):
+		return nil, mismatch("diffID", diffID, st.DiffID)
 	}
 	return z, nil
+}
+
+// differ reports whether two digests are known to be of different content.
+func differ(a, b digest.Digest) bool {
+	return a != "" && b != "" && a.Algorithm() == b.Algorithm() && a != b
 }
 
 // close ends the serving of all layers and keeps their state.

@@ -18,6 +18,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // preparation is one Prepare under way.
@@ -30,9 +32,15 @@ type preparation struct {
 
 	// Of the image, once it has been looked up.
 	repo   repository
+	img    *image
+	top    bool // the layer is the image's last
 	layer  ocispec.Descriptor
 	diffID digest.Digest
+	ztocs  []ocispec.Descriptor // the preferred one first
+
+	// Of the layer that is being served.
 	ztoc   digest.Digest
+	format ztoc.Format
 }
 
 // Prepare makes an active snapshot. Where its labels say that it is to hold an
@@ -71,6 +79,9 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 		return nil, fmt.Errorf("prepare %q: %w", key, err)
 	}
 	d.Dur = time.Since(start)
+	if d.Kind == Lazy {
+		d.Format = p.format
+	}
 	if d.Kind == Lazy || d.Kind == Local {
 		s.decided(ctx, p, d)
 		return nil, fmt.Errorf("target snapshot %q: %w", p.ref.Target, errdefs.ErrAlreadyExists)
@@ -140,69 +151,91 @@ func (s *Snapshotter) nameTarget(ctx context.Context, p *preparation) error {
 	return fallback(ReasonPrepare, fmt.Errorf("names %q and %q are taken", p.ref.Target, other))
 }
 
-// decide looks the layer up and returns its zTOC. This is the one place that
+// decide looks the layer up and the zTOCs it can be served with. This is the one place that
 // decides whether a layer can be lazy: the error, a decisionError, says why not.
-func (s *Snapshotter) decide(ctx context.Context, p *preparation) ([]byte, error) {
+func (s *Snapshotter) decide(ctx context.Context, p *preparation) error {
 	img, err := s.images.get(ctx, p.ref)
 	if err != nil {
-		return nil, fallback(ReasonLookup, err)
+		return fallback(ReasonLookup, err)
 	}
 	if img.index == nil {
-		return nil, fallback(ReasonNoIndex, img.none)
+		return fallback(ReasonNoIndex, img.none)
 	}
 	n, err := img.find(p.ref)
 	if err != nil {
-		return nil, fallback(ReasonNotInImage, err)
+		return fallback(ReasonNotInImage, err)
 	}
-	p.repo, p.layer, p.diffID = img.repo, img.layers[n], img.diffs[n]
-	if n == len(img.layers)-1 {
-		defer img.drop()
-	}
-	desc, ok := img.index.ZTOC(p.layer.Digest)
-	if !ok {
-		return nil, local(ReasonNoZTOC, nil)
+	p.repo, p.img, p.top = img.repo, img, n == len(img.layers)-1
+	p.layer, p.diffID = img.layers[n], img.diffs[n]
+	if p.ztocs = ztocs(img.index, p.layer.Digest); len(p.ztocs) == 0 {
+		return local(ReasonNoZTOC, nil)
 	}
 	if p.layer.Size < s.opts.MinLayerSize {
-		return nil, local(ReasonSmall, fmt.Errorf("%d bytes are less than %d", p.layer.Size, s.opts.MinLayerSize))
+		return local(ReasonSmall, fmt.Errorf("%d bytes are less than %d", p.layer.Size, s.opts.MinLayerSize))
 	}
-	toc, err := s.images.ztoc(ctx, img, p.layer.Digest, desc)
-	if err != nil {
-		return nil, local(ReasonZTOCFetch, err)
+	return nil
+}
+
+// serve has open serve the layer of p with the preferred one of its zTOCs, or if
+// something is wrong with that, with the next.
+func (s *Snapshotter) serve(ctx context.Context, p *preparation, open func(toc []byte) error) error {
+	if p.top {
+		defer p.img.drop()
 	}
-	p.ztoc = desc.Digest
-	return toc, nil
+	for i, desc := range p.ztocs {
+		p.ztoc = desc.Digest
+		toc, err := s.images.ztoc(ctx, p.img, p.layer.Digest, desc)
+		if err != nil {
+			err = local(ReasonZTOCFetch, err)
+		} else {
+			err = open(toc)
+		}
+		fault := ztocFault(err)
+		if fault == nil || i == len(p.ztocs)-1 || ctx.Err() != nil {
+			return err
+		}
+		s.opts.Log.Warn("zTOC is not usable, another one of the layer is taken", "layer", p.layer.Digest.String(),
+			"ztoc", desc.Digest.String(), "media_type", desc.MediaType, "reason", string(fault.reason), "error", fault.err)
+	}
+	return local(ReasonNoZTOC, nil)
 }
 
 // prepareLazy makes the target snapshot of p as a link to the layer in the mount.
 func (s *Snapshotter) prepareLazy(ctx context.Context, p *preparation) error {
-	toc, err := s.decide(ctx, p)
-	if err != nil {
+	if err := s.decide(ctx, p); err != nil {
 		return err
 	}
-	start := time.Now()
-	l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
-	err = s.commitLazy(ctx, p, l, toc)
-	if err != nil {
-		if e := s.layers.release(l); e != nil {
-			s.opts.Log.Warn("release layer", "layer", p.layer.Digest.String(), "error", e)
+	return s.serve(ctx, p, func(toc []byte) error {
+		start := time.Now()
+		l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
+		if err := s.commitLazy(ctx, p, l, toc); err != nil {
+			if e := s.layers.release(l); e != nil {
+				s.opts.Log.Warn("release layer", "layer", p.layer.Digest.String(), "error", e)
+			}
+			return err
 		}
-		return err
+		s.opts.OnOperation(OpMount, p.layer.Digest, time.Since(start))
+		return nil
+	})
+}
+
+// layerState is what a restart is to know of p's layer.
+func (p *preparation) layerState() layerState {
+	return layerState{
+		Version: 1, Layer: p.layer.Digest, Size: p.layer.Size, ZTOC: p.ztoc, DiffID: p.diffID,
+		Images: []string{p.ref.Image},
 	}
-	s.opts.OnOperation(OpMount, p.layer.Digest, time.Since(start))
-	return nil
 }
 
 // commitLazy opens the layer and commits a snapshot that links to it. The
 // order matters: what a restart needs is on disk before the link is made, and
 // the link before the snapshot is committed.
 func (s *Snapshotter) commitLazy(ctx context.Context, p *preparation, l *layer, toc []byte) error {
-	path, err := s.layers.create(l, layerState{
-		Version: 1, Layer: p.layer.Digest, Size: p.layer.Size, ZTOC: p.ztoc, DiffID: p.diffID,
-		Images: []string{p.ref.Image},
-	}, toc)
+	path, err := s.layers.create(l, p.layerState(), toc)
 	if err != nil {
 		return err
 	}
+	p.format = l.servedFrom()
 	snap, err := s.begin(ctx, p)
 	if err != nil {
 		return err
@@ -312,6 +345,9 @@ func (s *Snapshotter) decided(ctx context.Context, p *preparation, d Decision) {
 	}
 	if d.Kind != Active {
 		attrs = append(attrs, slog.String("image", d.Image), slog.String("layer", d.Layer.String()))
+	}
+	if d.Format != "" {
+		attrs = append(attrs, slog.String("format", string(d.Format)))
 	}
 	if d.Reason != ReasonNone {
 		attrs = append(attrs, slog.String("reason", string(d.Reason)))

@@ -229,15 +229,16 @@ func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
 		return r.refErr
 	}
 	p := &preparation{ref: r.ref}
-	toc, err := s.decide(ctx, p)
-	if err != nil {
+	if err := s.decide(ctx, p); err != nil {
 		return err
 	}
+	return s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
+}
+
+// reopen serves the snapshot r with the zTOC toc of p. The caller holds r.mu.
+func (s *Snapshotter) reopen(ctx context.Context, r *remoteSnapshot, p *preparation, toc []byte) error {
 	l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
-	path, err := s.layers.create(l, layerState{
-		Version: 1, Layer: p.layer.Digest, Size: p.layer.Size, ZTOC: p.ztoc, DiffID: p.diffID,
-		Images: []string{p.ref.Image},
-	}, toc)
+	path, err := s.layers.create(l, p.layerState(), toc)
 	if err == nil {
 		err = s.relink(r, path)
 	}
@@ -252,7 +253,7 @@ func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
 		err = errors.Join(err, s.layers.release(old))
 	}
 	if err == nil {
-		s.opts.Log.Info("repaired snapshot", "key", r.name, "layer", p.layer.Digest.String())
+		s.opts.Log.Info("repaired snapshot", "key", r.name, "layer", p.layer.Digest.String(), "format", string(l.servedFrom()))
 	}
 	return err
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// compactImage is an image of two layers with zTOCs of both formats. In its index they are in the order: 0.9,
+// 0.9, compact, compact.
+func compactImage(t *testing.T) *testImage {
+	t.Helper()
+	i := newImage(t, newMemory(), "registry.test/app:1", 1, 2)
+	i.buildWith(t, index.BuildOptions{MinLayerSize: -1, CompactSpanSize: 64 << 10})
+	if n := len(i.index.Layers); n != 4 {
+		t.Fatalf("index of %d zTOCs", n)
+	}
+	return i
+}
+
+// as is d under another media type, or of another layer.
+func as(d ocispec.Descriptor, mediaType string, layer digest.Digest) ocispec.Descriptor {
+	d = ztocDesc(d, layer)
+	d.MediaType = mediaType
+	return d
+}
+
+// TestCompact holds that a layer is served with its compact zTOC, and with the other one if there is anything wrong with that.
+func TestCompact(t *testing.T) {
+	good := compactImage(t)
+	layer := good.manifest.Layers[0].Digest
+	z, c := good.index.Layers[0], good.index.Layers[2]
+	for _, v := range []struct {
+		name    string
+		spoil   func(t *testing.T, i *testImage)
+		kind    Kind
+		format  ztoc.Format
+		reason  Reason // that is logged or, if the layer is not lazy, the decision's
+		untried digest.Digest
+	}{
+		{name: "good", kind: Lazy, format: ztoc.FormatCompact, untried: z.Digest},
+		{name: "missing", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCFetch,
+			spoil: func(_ *testing.T, i *testImage) { failOn(i.m, "fetch", c.Digest) }},
+		{name: "swapped", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCFetch,
+			spoil: func(_ *testing.T, i *testImage) { i.m.blobs[c.Digest] = []byte("swapped") }},
+		{name: "too large", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCFetch, untried: c.Digest,
+			spoil: func(t *testing.T, i *testImage) {
+				d := c
+				d.Size = maxZTOCSize + 1
+				i.bindIndex(t, z, d)
+			}},
+		{name: "garbage", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCInvalid,
+			spoil: func(t *testing.T, i *testImage) {
+				i.bindIndex(t, z, as(i.m.put("", []byte("garbage")), index.MediaTypeCompact, layer))
+			}},
+		{name: "damaged", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCInvalid,
+			spoil: func(t *testing.T, i *testImage) {
+				p := bytes.Clone(must(i.m.get(c.Digest))(t))
+				i.bindIndex(t, z, as(i.m.put("", p[:len(p)/2]), index.MediaTypeCompact, layer))
+			}},
+		{name: "of another layer", kind: Lazy, format: ztoc.Format09, reason: ReasonZTOCMismatch,
+			spoil: func(t *testing.T, i *testImage) {
+				i.bindIndex(t, z, as(i.index.Layers[3], index.MediaTypeCompact, layer))
+			}},
+		{name: "alone", kind: Lazy, format: ztoc.FormatCompact,
+			spoil: func(t *testing.T, i *testImage) { i.bindIndex(t, c) }},
+		{name: "of a later version", kind: Lazy, format: ztoc.Format09, untried: c.Digest,
+			spoil: func(t *testing.T, i *testImage) {
+				i.bindIndex(t, z, as(c, "application/vnd.seekoci.ztoc.compact.v2", layer))
+			}},
+		{name: "both bad", kind: Local, reason: ReasonZTOCInvalid,
+			spoil: func(t *testing.T, i *testImage) {
+				bad := i.m.put("", []byte("garbage"))
+				i.bindIndex(t, as(bad, index.MediaTypeZTOC, layer), as(i.index.Layers[3], index.MediaTypeCompact, layer))
+			}},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			i := good.clone()
+			if v.spoil != nil {
+				v.spoil(t, i)
+			}
+			f := newFixture(t, i.m, Options{})
+			var log bytes.Buffer
+			f.Snapshotter.opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+			mounts, err := f.Prepare(testContext(t), "key", "", snapshots.WithLabels(i.labels(0)))
+			if f.last.Kind != v.kind || f.last.Format != v.format || v.kind != Lazy && f.last.Reason != v.reason {
+				t.Fatalf("decision %+v, want %s with zTOC %q, reason %q", f.last, v.kind, v.format, v.reason)
+			}
+			checkOutcome(t, f, i, mounts != nil, err)
+			if n := i.m.fetches[v.untried]; n != 0 {
+				t.Errorf("%s was fetched %d times", v.untried, n)
+			}
+			warned := strings.Count(log.String(), "zTOC is not usable")
+			fell := 0
+			if v.reason != "" {
+				fell = 1
+			}
+			if warned != fell || !strings.Contains(log.String(), "reason="+string(v.reason)) && fell > 0 {
+				t.Errorf("warned %d times, log:\n%s", warned, log.String())
+			}
+			if v.kind == Lazy && !strings.Contains(log.String(), "format="+string(v.format)) {
+				t.Errorf("the log does not tell format %q:\n%s", v.format, log.String())
+			}
+		})
+	}
+}
+
+// TestCompactRestore holds that a layer is served with its compact zTOC again after a restart, without a request,
+// and if its state is gone, from the registry.
+func TestCompactRestore(t *testing.T) {
+	i := compactImage(t)
+	f := newFixture(t, i.m, Options{})
+	if _, err := f.prepare(i, 0); !errdefs.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	clear(i.m.fetches)
+	f.restart(func() {})
+	if !f.mount.attached[key] || len(i.m.fetches) != 0 {
+		t.Errorf("attached %v after %d requests", f.mount.attached, len(i.m.fetches))
+	}
+	f.restart(func() { check(t, os.RemoveAll(f.layers.states.path(key, ""))) })
+	if f.mount.names() != 0 {
+		t.Fatalf("attached %v without state", f.mount.attached)
+	}
+	must(f.Prepare(testContext(t), "container", i.parent(1)))(t)
+	if !f.mount.attached[key] || i.m.fetches[i.index.Layers[2].Digest] == 0 || i.m.fetches[i.index.Layers[0].Digest] != 0 {
+		t.Errorf("attached %v, fetched %v", f.mount.attached, i.m.fetches)
+	}
+
+	// Where the compact zTOC is not to be had any more, the other one does, under a key of its own.
+	f.restart(func() {
+		check(t, os.RemoveAll(f.layers.states.path(key, "")))
+		failOn(i.m, "fetch", i.index.Layers[2].Digest)
+	})
+	must(f.Prepare(testContext(t), "container2", i.parent(1)))(t)
+	plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest)
+	if !f.mount.attached[plain] || f.mount.attached[key] {
+		t.Errorf("attached %v, want %s", f.mount.attached, plain)
+	}
+	info := must(f.Stat(testContext(t), i.chains[0].String()))(t)
+	if got := info.Labels[labelZTOC]; got != i.index.Layers[0].Digest.String() {
+		t.Errorf("label says zTOC %s", got)
+	}
+}
