@@ -138,11 +138,15 @@ func (r *Reader) Entries() iter.Seq2[int, Entry] {
 	return r.z.Entries()
 }
 
-// Lookup returns the entry with the path name, slashes and dots that mean nothing
-// aside. Of duplicates the last one counts, as in tar.
+// Lookup returns the entry with the path name, which is cleaned as by path.Clean. Of
+// duplicates the last one counts, as in tar.
 func (r *Reader) Lookup(name string) (Entry, bool) {
 	if r.c != nil {
-		return r.c.Lookup(name)
+		e, ok := r.c.Lookup(name)
+		if !ok {
+			e, ok = r.c.Lookup(path.Clean("/" + name)) // to a compact zTOC ".." is a name
+		}
+		return e, ok
 	}
 	name = path.Clean("/" + name)
 	for i := len(r.z.TOC) - 1; i >= 0; i-- {
