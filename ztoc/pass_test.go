@@ -19,6 +19,25 @@ import (
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
+// ref is a match: len bytes at out that repeat those dist bytes before.
+type ref struct {
+	out, bit  int64 // uncompressed offset; compressed position of its first bit
+	dist, len uint16
+}
+
+// all returns the matches of a piece.
+func (r *refs) all() []ref {
+	var all []ref
+	list := r.list
+	for _, run := range r.runs {
+		for _, f := range list[:run.n] {
+			all = append(all, ref{run.out + int64(f.Pos), run.bit + int64(f.Bit), f.Dist, f.Len})
+		}
+		list = list[run.n:]
+	}
+	return all
+}
+
 // recorder is a planner that keeps what it sees, and puts a span at every n-th block.
 type recorder struct {
 	t      *testing.T
@@ -55,12 +74,16 @@ func (r *recorder) add(p *piece) ([]cut, int64, error) {
 			r.lag = append(r.lag, cutAt(b.bit))
 		}
 	}
-	for _, f := range p.refs {
+	refs := p.refs.all()
+	if len(refs) != len(p.refs.list) {
+		r.t.Fatalf("%d of %d matches in the runs of the piece at %d", len(refs), len(p.refs.list), p.off)
+	}
+	for _, f := range refs {
 		if f.out < p.off || f.out >= r.off || f.bit < r.bit || f.bit >= p.bit {
 			r.t.Fatalf("match at %d, bit %d, in the piece [%d, %d), bits %d to %d", f.out, f.bit, p.off, r.off, r.bit, p.bit)
 		}
 	}
-	r.refs = append(r.refs, p.refs...)
+	r.refs = append(r.refs, refs...)
 	r.bit = p.bit
 	r.cuts = append(r.cuts, told...)
 	return told, settled / 8, nil

@@ -29,7 +29,7 @@ type piece struct {
 	off        int64        // uncompressed offset of data[0]
 	bit        int64        // compressed position behind data, in bits: all later blocks and refs are at or behind it
 	blocks     []blockStart // that begin in [off, off+len(data)] and have not been in an earlier piece, in order
-	refs       []ref        // the traced matches that begin in data, in order
+	refs       refs         // the traced matches that begin in data, in order
 	ends       []memberEnd  // of gzip members whose last byte is in data, or just before it
 }
 
@@ -42,10 +42,28 @@ type blockStart struct {
 	member     bool   // the block is the first of a gzip member: no match reaches behind it
 }
 
-// ref is a match: len bytes at out that repeat those dist bytes before.
-type ref struct {
-	out, bit  int64 // uncompressed offset; compressed position of its first bit
-	dist, len uint16
+// refs are matches as the inflater noted them. Consecutive runs have the matches in
+// order, all of them.
+type refs struct {
+	list []inflate.Ref
+	runs []refRun
+}
+
+// refRun is a run of n matches whose Pos and Bit are relative to out, an
+// uncompressed offset, and bit, a compressed position in bits.
+type refRun struct {
+	n        int
+	out, bit int64
+}
+
+// add takes the matches that have been noted in list, behind its length.
+func (r *refs) add(n int, out, bit int64) {
+	r.list = r.list[:len(r.list)+n]
+	if k := len(r.runs) - 1; k >= 0 && r.runs[k].out == out && r.runs[k].bit == bit {
+		r.runs[k].n += n
+		return
+	}
+	r.runs = append(r.runs, refRun{n, out, bit})
 }
 
 // memberEnd is the end of a gzip member, with what its trailer says.

@@ -109,7 +109,7 @@ func (p *planner) add(x *piece) (cuts []cut, settled int64, err error) {
 	p.addBlocks(x.blocks)
 	for {
 		p.addData(x)
-		refs = p.addRefs(refs)
+		p.addRefs(&refs)
 		if end < p.grid+inflate.WindowSize {
 			break
 		}
@@ -180,20 +180,32 @@ func (p *planner) addBlocks(blocks []blockStart) {
 	p.dropBlocks()
 }
 
-// addRefs takes the refs that concern the grid point and returns the others.
-func (p *planner) addRefs(refs []ref) []ref {
+// addRefs takes the refs that concern the grid point from the front of x, and those before.
+func (p *planner) addRefs(x *refs) {
 	from, to := p.grid-p.zone, p.grid+inflate.WindowSize
-	i := 0
-	for ; i < len(refs) && refs[i].out <= from; i++ {
+	for len(x.runs) > 0 {
+		run := &x.runs[0]
+		list := x.list[:run.n]
+		i := 0
+		for i < len(list) && run.out+int64(list[i].Pos) <= from {
+			i++
+		}
+		if len(p.refs) == 0 && i < len(list) {
+			p.first = run.bit + int64(list[i].Bit)
+		}
+		end := uint64(max(0, to-run.out))
+		out, bit := uint32(run.out-p.base), uint32(run.bit-p.first) // they may wrap around, the sums do not
+		for ; i < len(list) && uint64(list[i].Pos) < end; i++ {
+			r := &list[i]
+			p.refs = append(p.refs, planRef{out + r.Pos, bit + uint32(r.Bit), r.Dist, r.Len})
+		}
+		x.list = x.list[i:]
+		if i < len(list) {
+			run.n -= i
+			return
+		}
+		x.runs = x.runs[1:]
 	}
-	if len(p.refs) == 0 && i < len(refs) {
-		p.first = refs[i].bit
-	}
-	for ; i < len(refs) && refs[i].out < to; i++ {
-		r := &refs[i]
-		p.refs = append(p.refs, planRef{uint32(r.out - p.base), uint32(r.bit - p.first), r.dist, r.len})
-	}
-	return refs[i:]
 }
 
 // finish says that all pieces have been added, of out uncompressed bytes.

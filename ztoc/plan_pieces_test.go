@@ -17,7 +17,7 @@ func eachPiece(t testing.TB, layer []byte, s int64, size int, yield func(*piece)
 	var (
 		d    = new(inflate.Decoder)
 		buf  = make([]byte, inflate.WindowSize+size+600)
-		refs = make([]inflate.Ref, 1<<14)
+		list = make([]inflate.Ref, 1<<14)
 		hist = 0
 		off  int64
 		in   int
@@ -34,7 +34,7 @@ func eachPiece(t testing.TB, layer []byte, s int64, size int, yield func(*piece)
 		keep := min(pos, inflate.WindowSize)
 		copy(buf, buf[pos-keep:pos])
 		hist = keep
-		*p = piece{bit: p.bit, refs: p.refs[:0], blocks: p.blocks[:0]}
+		*p = piece{bit: p.bit, refs: refs{p.refs.list[:0], p.refs.runs[:0]}, blocks: p.blocks[:0]}
 	}
 	for in < len(layer) {
 		r := bytes.NewReader(layer[in:])
@@ -48,7 +48,7 @@ func eachPiece(t testing.TB, layer []byte, s int64, size int, yield func(*piece)
 		pending := true // the last block's header is not known yet
 		pos := hist
 		for {
-			d.Trace(refs, math.MaxInt)
+			d.Trace(list, math.MaxInt)
 			start := in
 			base := off - int64(hist)
 			var stop inflate.Stop
@@ -62,7 +62,9 @@ func eachPiece(t testing.TB, layer []byte, s int64, size int, yield func(*piece)
 				out := base + int64(f.Pos)
 				k := (out + zone) / s * s // the only grid point whose zone may hold out
 				if k > 0 && out > k-zone && out < k+inflate.WindowSize {
-					p.refs = append(p.refs, ref{out: out, bit: int64(start)*8 + int64(f.Bit), dist: f.Dist, len: f.Len})
+					p.refs.list = append(p.refs.list, f)
+					p.refs.add(0, base, int64(start)*8)
+					p.refs.runs[len(p.refs.runs)-1].n++
 				}
 			}
 			at := int64(in)*8 - int64(d.Bits())

@@ -16,17 +16,13 @@ type tracer struct {
 	point  int64 // the next grid point
 	border int64 // uncompressed offset at which tracing begins or ends next
 	on     bool
-	refs   []inflate.Ref
 }
-
-// traceRefs is how many matches the inflater notes in one go.
-const traceRefs = 4 << 10
 
 func newTracer(size int64) tracer {
 	if size == 0 {
 		return tracer{border: math.MaxInt64}
 	}
-	t := tracer{size: size, point: size, border: size - zoneOf(size), refs: make([]inflate.Ref, 0, traceRefs)}
+	t := tracer{size: size, point: size, border: size - zoneOf(size)}
 	if t.border <= windowSize { // one zone begins before the trace of another ends
 		t.on, t.point, t.border = true, math.MaxInt64, math.MaxInt64
 	}
@@ -52,26 +48,24 @@ func (t *tracer) stop(u *unpacker) int {
 	return windowSize + int(t.border-u.w.off)
 }
 
-// arm tells the inflater what to trace from here on.
+// arm tells the inflater what to trace from here on: right into the piece.
 func (u *unpacker) arm() {
 	if t := &u.trace; t.on {
+		refs := &u.w.refs
+		if refs.list == nil {
+			refs.list = make([]inflate.Ref, 0, maxRefs)
+		}
 		soft := t.point - u.w.off + int64(windowSize-u.lo)
-		u.dec.Trace(t.refs, int(max(0, min(soft, math.MaxInt32))))
+		u.dec.Trace(refs.list[len(refs.list):], int(max(0, min(soft, math.MaxInt32))))
 	} else if t.size > 0 {
 		u.dec.Trace(nil, 0)
 	}
 }
 
-// collect adds what the inflater has noted to the piece.
+// collect counts what the inflater has noted among the matches of the piece.
 func (t *tracer) collect(u *unpacker) {
-	refs := u.dec.Refs()
-	if !t.on || len(refs) == 0 {
-		return
+	if n := len(u.dec.Refs()); t.on && n > 0 {
+		u.w.refs.add(n, u.w.off+int64(u.lo-windowSize), u.in.base*8)
+		u.arm()
 	}
-	out, bit := u.w.off+int64(u.lo-windowSize), u.in.base*8
-	for i := range refs {
-		r := &refs[i]
-		u.w.refs = append(u.w.refs, ref{out: out + int64(r.Pos), bit: bit + int64(r.Bit), dist: r.Dist, len: r.Len})
-	}
-	u.arm()
 }

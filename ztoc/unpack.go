@@ -125,7 +125,7 @@ func (u *unpacker) next() (*work, bool) {
 	if ok {
 		*w = work{
 			buf: w.buf, headers: w.headers[:0], chunks: w.chunks[:0], compression: u.c,
-			piece: piece{blocks: w.blocks[:0], refs: w.refs[:0], ends: w.ends[:0]},
+			piece: piece{blocks: w.blocks[:0], refs: refs{w.refs.list[:0], w.refs.runs[:0]}, ends: w.ends[:0]},
 		}
 	}
 	return w, ok
@@ -188,7 +188,7 @@ func (u *unpacker) flush() error {
 
 // full reports whether the piece is to be handed on.
 func (u *unpacker) full() bool {
-	return u.pos >= windowSize+pieceSize || len(u.w.blocks) >= maxBlocks || len(u.w.refs) >= maxRefs
+	return u.pos >= windowSize+pieceSize || len(u.w.blocks) >= maxBlocks || len(u.w.refs.list) >= maxRefs
 }
 
 // gzip unpacks the members of a gzip layer.
