@@ -15,7 +15,7 @@ type arena struct{ mem []byte }
 func newArena(t testing.TB, size int) *arena {
 	t.Helper()
 	page := syscall.Getpagesize()
-	size = (size + page - 1) / page * page
+	size = max(1, (size+page-1)/page) * page
 	all, err := syscall.Mmap(-1, 0, size+2*page, syscall.PROT_NONE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
 		t.Fatal("map an arena:", err)
