@@ -219,10 +219,10 @@ func (t *walker) result(d *digester) *result {
 	for i := range t.spans {
 		t.spans[i].Sum = d.spans[coarse].sums[i]
 	}
-	if d.layer != nil {
-		d.layer.Sum(r.layer[:0])
+	if d.layer.hash != nil {
+		d.layer.hash.Sum(r.layer[:0])
 		if r.diffID = r.layer; t.c == Gzip {
-			d.diffID.hash.Sum(r.diffID[:0])
+			d.plain.hash.Sum(r.diffID[:0])
 		}
 	}
 	return r
