@@ -132,6 +132,16 @@ func (d *Decoder) Refs() []Ref { return d.c.refs[:d.c.nrefs] }
 // last says that the input ends with src. It returns the new positions, at a fault
 // those of the symbol at fault.
 func (d *Decoder) Decode(dst []byte, pos, want int, src []byte, in int, last bool) (newPos, newIn int, stop Stop, err error) {
+	d.begin(dst, pos, src, in)
+	for stop == 0 && err == nil {
+		stop, err = d.step(want, last)
+	}
+	newPos, newIn = d.end()
+	return newPos, newIn, stop, err
+}
+
+// begin takes up the input and output of a call.
+func (d *Decoder) begin(dst []byte, pos int, src []byte, in int) {
 	c := &d.c
 	c.dst, c.pos, c.src, c.in = dst, pos, src, in
 	if d.skip != 0 && in < len(src) {
@@ -139,27 +149,33 @@ func (d *Decoder) Decode(dst []byte, pos, want int, src []byte, in int, last boo
 		c.in++
 		d.skip = 0
 	}
-	for stop == 0 && err == nil {
-		switch {
-		case d.mode == modeDone:
-			err = fmt.Errorf("%w: the stream has ended", ErrHeader)
-		case c.pos >= want:
-			stop = NeedOutput
-		case !last && len(src)-c.in < MinInput:
-			stop = NeedInput
-		case c.nrefs == len(c.refs) && c.nrefs > 0:
-			stop = RefsFull
-		case d.mode == modeHeader:
-			err = d.beginBlock()
-		case d.mode == modeStored:
-			stop, err = d.copyStored(want)
-		default:
-			stop, err = d.symbols(want, last)
-		}
-	}
-	newPos, newIn = c.pos, c.in
+}
+
+// end lets go of them, and returns how far the call has come.
+func (d *Decoder) end() (pos, in int) {
+	c := &d.c
 	c.dst, c.src = nil, nil
-	return newPos, newIn, stop, err
+	return c.pos, c.in
+}
+
+// step decodes a header, or goes on in a block.
+func (d *Decoder) step(want int, last bool) (Stop, error) {
+	c := &d.c
+	switch {
+	case d.mode == modeDone:
+		return 0, fmt.Errorf("%w: the stream has ended", ErrHeader)
+	case c.pos >= want:
+		return NeedOutput, nil
+	case !last && len(c.src)-c.in < MinInput:
+		return NeedInput, nil
+	case c.nrefs == len(c.refs) && c.nrefs > 0:
+		return RefsFull, nil
+	case d.mode == modeHeader:
+		return 0, d.beginBlock()
+	case d.mode == modeStored:
+		return d.copyStored(want)
+	}
+	return d.symbols(want, last)
 }
 
 // beginBlock reads the header of the next block.

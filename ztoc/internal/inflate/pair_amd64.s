@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !noasm && !nounsafe
+
+#include "go_asm.h"
+#include "textflag.h"
+
+// Two streams in one loop. One stream waits most of the time, for the look-up of the
+// symbol before or for the front end after a wrong guess; two that know nothing of each
+// other wait at the same time. They take turns: each step is a literal, if one comes,
+// and a match. Nearly all matches have at most one literal in front, so that what is
+// left to guess is rare, as a wrong guess costs both streams their work ahead.
+//
+// Contract, for each stream: it is among the symbols of a block, in <= inMax, pos <= posMax,
+// inMax+inSlack <= len(src), posMax+outSlack <= len(dst). kernel2 runs until one of
+// them exits and returns its exit; the other's is exitNone. Both cursors are between two
+// symbols then, and nothing else of the decoders has changed but the trace.
+//
+// Registers, by stream:
+//
+//	         a    b
+//	BITS     R8   R11   the bit buffer: two bits already used, those to come, those above
+//	                    NB are either zero or what comes there (OR of the same is no harm)
+//	NB       R9   R12   bits in BITS, in the low byte; the rest is garbage
+//	OUT      DI   SI    where the next byte goes
+//	E        AX   BX    the entry of the next symbol
+//	D        R10  R13   the Decoder's table of literals and lengths
+//	IN, INMAX, SOFT, OUTMAX  on the stack: where the next input byte is, and limits
+//
+// and of the stream whose turn it is: T CX, NB0 DX (NB before the match), E2 BP (entry of
+// the distance, then the distance), LEN R14 (length, then the end of the copy), FROM R15
+// (extra bits of the distance, then the source).
+//
+// Invariant at next, with which a step begins: E is the entry for BITS, NB-2 >= 17, and
+// 8*IN-(NB-2) is the bit position between two symbols. (IN never passes the byte behind the
+// next 63 bits, so that refills, of 8 bytes each, read less than inSlack beyond INMAX.)
+//
+// The two used bits make masking give the offset of an entry in bytes: a load with a scaled
+// index takes a cycle longer.
+//
+// The stream whose names hold is chosen by including pair_a_amd64.h or pair_b_amd64.h, until pair_end_amd64.h.
+
+#define T    CX
+#define NB0  DX
+#define E2   BP
+#define LEN  R14
+#define FROM R15
+
+// REFILL makes NB at least 56, so that at least 54 bits are there.
+#define REFILL \
+	MOVQ IN, T; \
+	SHLXQ NB, (T), T; \
+	ORQ  T, BITS; \
+	MOVBLZX NB, T; \
+	XORL $63, T; \
+	SHRL $3, T; \
+	ADDQ T, IN; \
+	ORL  $56, NB
+
+// LOOKUP loads the entry of the next 11 bits.
+#define LOOKUP \
+	MOVL BITS, E; \
+	ANDL $0x1ffc, E; \
+	MOVL (D)(E*1), E
+
+// STEP stores a literal and takes its bits. With anything else it does nothing: its entry
+// has no bits to drop and no sign, and what it stores is written over.
+#define STEP \
+	SHRXQ E, BITS, BITS; \
+	SUBL E, NB; \
+	MOVL E, T; \
+	SHRL $16, T; \
+	SHRL $31, E; \
+	MOVB T, (OUT); \
+	ADDQ E, OUT
+
+// LENGTH takes the length of entry E from BITS.
+#define LENGTH \
+	MOVL E, E2; \
+	SHRL $8, E2; \
+	MOVQ BITS, LEN; \
+	SHRXQ E2, BITS, BITS; \
+	SUBL E2, NB; \
+	SHRQ $2, LEN; \
+	BZHIQ E2, LEN, LEN; \
+	MOVL E, T; \
+	SHRL $25, E; \
+	SHRL $16, T; \
+	SHRXQ E, LEN, LEN; \
+	ANDL $0x1ff, T; \
+	ADDQ T, LEN
+
+// KEEP, before a refill, makes NB0 go with the IN behind it.
+#define KEEP \
+	ADDL $56, NB0; \
+	MOVL NB, T; \
+	ANDL $56, T; \
+	SUBL T, NB0
+
+// ENTER loads a stream.
+#define ENTER \
+	MOVQ ARG, D; \
+	MOVQ $const_exitNone, EXIT; \
+	MOVQ cursor_bits(D), BITS; \
+	SHLQ $2, BITS; \
+	MOVQ cursor_nbits(D), NB; \
+	ADDQ $2, NB; \
+	MOVQ cursor_src(D), T; \
+	MOVQ cursor_inMax(D), NB0; \
+	ADDQ T, NB0; \
+	MOVQ NB0, INMAX; \
+	ADDQ cursor_in(D), T; \
+	MOVQ T, IN; \
+	MOVQ cursor_dst(D), OUT; \
+	MOVQ cursor_posMax(D), NB0; \
+	ADDQ OUT, NB0; \
+	MOVQ NB0, OUTMAX; \
+	MOVQ cursor_soft(D), T; \
+	MOVQ (cursor_dst+8)(D), NB0; \
+	CMPQ T, NB0; \
+	CMOVQHI NB0, T; \
+	ADDQ OUT, T; \
+	MOVQ T, SOFT; \
+	ADDQ cursor_pos(D), OUT; \
+	ADDQ $Decoder_lit, D; \
+	REFILL; \
+	LOOKUP
+
+// LIMIT leaves the loop where input or room may not suffice for a step.
+#define LIMIT \
+	MOVQ IN, T; \
+	CMPQ T, INMAX; \
+	JHI  slack; \
+	CMPQ OUT, OUTMAX; \
+	JHI  slack
+
+// LEAVE stores a stream's cursor, with whole bytes given back to the input.
+#define LEAVE \
+	SUBL $2, NB; \
+	MOVBLZX NB, NB; \
+	MOVL NB, NB0; \
+	SHRL $3, NB0; \
+	MOVQ IN, T; \
+	SUBQ NB0, T; \
+	XORL BITS, BITS; \
+	ANDL $7, NB; \
+	JEQ  whole; \
+	MOVBLZX -1(T), BITS; \
+	MOVL $8, NB0; \
+	SUBL NB, NB0; \
+	SHRXQ NB0, BITS, BITS; \
+whole: \
+	MOVQ BITS, (cursor_bits-Decoder_lit)(D); \
+	MOVQ NB, (cursor_nbits-Decoder_lit)(D); \
+	SUBQ (cursor_src-Decoder_lit)(D), T; \
+	MOVQ T, (cursor_in-Decoder_lit)(D); \
+	SUBQ (cursor_dst-Decoder_lit)(D), OUT; \
+	MOVQ OUT, (cursor_pos-Decoder_lit)(D)
+
+// patterns has, for distances 0 to 15, the shuffle that repeats the first bytes of 16, and
+// behind them the whole periods in 16 bytes.
+DATA patterns<>+0(SB)/8, $0x0000000000000000
+DATA patterns<>+8(SB)/8, $0x0000000000000000
+DATA patterns<>+16(SB)/8, $0x0000000000000000
+DATA patterns<>+24(SB)/8, $0x0000000000000000
+DATA patterns<>+32(SB)/8, $0x0100010001000100
+DATA patterns<>+40(SB)/8, $0x0100010001000100
+DATA patterns<>+48(SB)/8, $0x0100020100020100
+DATA patterns<>+56(SB)/8, $0x0002010002010002
+DATA patterns<>+64(SB)/8, $0x0302010003020100
+DATA patterns<>+72(SB)/8, $0x0302010003020100
+DATA patterns<>+80(SB)/8, $0x0201000403020100
+DATA patterns<>+88(SB)/8, $0x0004030201000403
+DATA patterns<>+96(SB)/8, $0x0100050403020100
+DATA patterns<>+104(SB)/8, $0x0302010005040302
+DATA patterns<>+112(SB)/8, $0x0006050403020100
+DATA patterns<>+120(SB)/8, $0x0100060504030201
+DATA patterns<>+128(SB)/8, $0x0706050403020100
+DATA patterns<>+136(SB)/8, $0x0706050403020100
+DATA patterns<>+144(SB)/8, $0x0706050403020100
+DATA patterns<>+152(SB)/8, $0x0605040302010008
+DATA patterns<>+160(SB)/8, $0x0706050403020100
+DATA patterns<>+168(SB)/8, $0x0504030201000908
+DATA patterns<>+176(SB)/8, $0x0706050403020100
+DATA patterns<>+184(SB)/8, $0x04030201000a0908
+DATA patterns<>+192(SB)/8, $0x0706050403020100
+DATA patterns<>+200(SB)/8, $0x030201000b0a0908
+DATA patterns<>+208(SB)/8, $0x0706050403020100
+DATA patterns<>+216(SB)/8, $0x0201000c0b0a0908
+DATA patterns<>+224(SB)/8, $0x0706050403020100
+DATA patterns<>+232(SB)/8, $0x01000d0c0b0a0908
+DATA patterns<>+240(SB)/8, $0x0706050403020100
+DATA patterns<>+248(SB)/8, $0x000e0d0c0b0a0908
+DATA patterns<>+256(SB)/8, $0x0e0c0f100f101010
+DATA patterns<>+264(SB)/8, $0x0f0e0d0c0b0a0910
+GLOBL patterns<>(SB), RODATA|NOPTR, $272
+
+// func kernel2(a, b *Decoder) (exitA, exitB int)
+TEXT ·kernel2(SB), NOSPLIT, $72-32
+#include "pair_a_amd64.h"
+	ENTER
+#include "pair_end_amd64.h"
+#include "pair_b_amd64.h"
+	ENTER
+	PCALIGN $64
+loop:
+#include "pair_end_amd64.h"
+#include "pair_a_amd64.h"
+	LIMIT
+#include "pair_end_amd64.h"
+#include "pair_b_amd64.h"
+	LIMIT
+#include "pair_end_amd64.h"
+#include "pair_a_amd64.h"
+#include "pair_step_amd64.h"
+#include "pair_end_amd64.h"
+#include "pair_b_amd64.h"
+#include "pair_step_amd64.h"
+	JMP loop
+
+#include "pair_end_amd64.h"
+#include "pair_a_amd64.h"
+#include "pair_cold_amd64.h"
+#include "pair_end_amd64.h"
+#include "pair_b_amd64.h"
+#include "pair_cold_amd64.h"
+
+done:
+#include "pair_end_amd64.h"
+#include "pair_a_amd64.h"
+	LEAVE
+#include "pair_end_amd64.h"
+#include "pair_b_amd64.h"
+	LEAVE
+	RET
