@@ -203,10 +203,10 @@ func TestStageErrors(t *testing.T) {
 
 // TestTape reads entries of all kinds back, forwards and backwards, from memory and from a file.
 func TestTape(t *testing.T) {
-	for _, limit := range []int{spoolMemory, 1000} {
+	for _, block := range []int{spoolBlock, 1000} {
 		dir := t.TempDir()
 		tp := tape{spool: newSpool(dir)}
-		tp.spool.limit = limit
+		tp.spool.block = block
 		r := rand.New(rand.NewPCG(3, 3))
 		var want []Entry
 		off := int64(0)
@@ -254,7 +254,7 @@ func TestTape(t *testing.T) {
 		if err != nil || next != 0 {
 			t.Fatalf("%d entries left (%v)", next, err)
 		}
-		if left := must(filepath.Glob(filepath.Join(dir, "*")))(t); len(left) > 0 || (tp.spool.file != nil) != (limit == 1000) {
+		if left := must(filepath.Glob(filepath.Join(dir, "*")))(t); len(left) > 0 || (tp.spool.file != nil) != (block == 1000) {
 			t.Errorf("files %q", left)
 		}
 		if err := tp.spool.Close(); err != nil {
@@ -276,21 +276,22 @@ func TestTapeDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	noticed := 0
-	for i := range tp.spool.mem {
+	mem := tp.spool.blocks[0]
+	for i := range mem {
 		for _, x := range []byte{1, 0x80, 0xff} {
-			tp.spool.mem[i] ^= x
+			mem[i] ^= x
 			if err := tp.ascend(func(int, *Entry) error { return nil }); errors.Is(err, errTape) {
 				noticed++
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			tp.spool.mem[i] ^= x
+			mem[i] ^= x
 		}
 	}
 	if noticed == 0 {
 		t.Error("nothing was noticed")
 	}
-	tp.spool.mem = tp.spool.mem[:100]
+	tp.spool.blocks[0] = mem[:100]
 	if err := tp.ascend(func(int, *Entry) error { return nil }); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut spool: %v", err)
 	}
@@ -299,7 +300,7 @@ func TestTapeDamaged(t *testing.T) {
 // TestSpoolNowhere has no directory for the file.
 func TestSpoolNowhere(t *testing.T) {
 	s := newSpool(filepath.Join(t.TempDir(), "gone"))
-	s.limit = 10
+	s.block, s.limit = 10, 1
 	if err := s.append(make([]byte, 100)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}

@@ -10,30 +10,52 @@ import (
 
 const (
 	spoolMemory = 8 << 20   // bytes of a spool that stay in memory as long as there are no more
-	spoolBuffer = 512 << 10 // of them, once there is a file
+	spoolBlock  = 512 << 10 // of memory, and of the file that is written at once
 )
 
 // spool keeps what is appended to it: in memory as long as it is little, then in a
 // temporary file without a name.
 type spool struct {
-	dir   string   // of the file; "" means os.TempDir
-	file  *os.File // nil as long as there is none
-	saved int64    // bytes in the file
-	mem   []byte   // what follows them
-	limit int      // of mem
+	dir    string   // of the file; "" means os.TempDir
+	file   *os.File // nil as long as there is none
+	saved  int64    // bytes in the file
+	blocks [][]byte // what follows them, all but the last one full
+	block  int      // bytes of one
+	limit  int      // how many there may be
 }
 
-func newSpool(dir string) *spool { return &spool{dir: dir, limit: spoolMemory} }
+func newSpool(dir string) *spool {
+	return &spool{dir: dir, block: spoolBlock, limit: spoolMemory / spoolBlock}
+}
 
 // size is the offset of what is appended next.
-func (s *spool) size() int64 { return s.saved + int64(len(s.mem)) }
+func (s *spool) size() int64 {
+	n := len(s.blocks)
+	if n == 0 {
+		return s.saved
+	}
+	return s.saved + int64(n-1)*int64(s.block) + int64(len(s.blocks[n-1]))
+}
 
 // append keeps a copy of p.
 func (s *spool) append(p []byte) error {
-	if s.mem = append(s.mem, p...); len(s.mem) < s.limit {
-		return nil
+	for len(p) > 0 {
+		n := len(s.blocks)
+		if n == 0 || len(s.blocks[n-1]) == s.block {
+			if n == s.limit {
+				if err := s.save(); err != nil {
+					return err
+				}
+				continue
+			}
+			s.blocks = append(s.blocks, make([]byte, 0, s.block))
+			n++
+		}
+		b := &s.blocks[n-1]
+		k := min(len(p), s.block-len(*b))
+		*b, p = append(*b, p[:k]...), p[k:]
 	}
-	return s.save()
+	return nil
 }
 
 // save moves what is in memory to the file.
@@ -41,42 +63,44 @@ func (s *spool) save() error {
 	if s.file == nil {
 		f, err := os.CreateTemp(s.dir, "seekoci-ztoc-*")
 		if err != nil {
-			return fmt.Errorf("spool %d bytes: %w", len(s.mem), err)
+			return fmt.Errorf("spool %d bytes: %w", s.size(), err)
 		}
 		s.file = f
 		if err := os.Remove(f.Name()); err != nil {
-			return fmt.Errorf("spool %d bytes: %w", len(s.mem), err)
+			return fmt.Errorf("spool %d bytes: %w", s.size(), err)
 		}
 	}
-	if _, err := s.file.WriteAt(s.mem, s.saved); err != nil {
-		return fmt.Errorf("spool %d bytes: %w", len(s.mem), err)
+	for _, b := range s.blocks {
+		if _, err := s.file.WriteAt(b, s.saved); err != nil {
+			return fmt.Errorf("spool %d bytes: %w", len(b), err)
+		}
+		s.saved += int64(len(b))
 	}
-	s.saved += int64(len(s.mem))
-	s.mem = s.mem[:0]
-	if s.limit = spoolBuffer; cap(s.mem) > 2*s.limit {
-		s.mem = make([]byte, 0, s.limit)
-	}
+	s.blocks, s.limit = [][]byte{s.blocks[0][:0]}, 1
 	return nil
 }
 
-// read fills p with what lies at off, which was appended in one piece.
+// read fills p with what lies at off.
 func (s *spool) read(p []byte, off int64) error {
-	switch {
-	case off >= s.saved && off+int64(len(p)) <= s.size():
-		copy(p, s.mem[off-s.saved:])
-		return nil
-	case off < 0 || off+int64(len(p)) > s.saved:
+	if off < 0 || off+int64(len(p)) > s.size() {
 		return fmt.Errorf("read spool: %d bytes at %d: %w", len(p), off, io.ErrUnexpectedEOF)
 	}
-	if _, err := s.file.ReadAt(p, off); err != nil {
-		return fmt.Errorf("read spool: %w", err)
+	if n := min(s.saved-off, int64(len(p))); n > 0 {
+		if _, err := s.file.ReadAt(p[:n], off); err != nil {
+			return fmt.Errorf("read spool: %w", err)
+		}
+		p, off = p[n:], s.saved
+	}
+	for at := int(off - s.saved); len(p) > 0; {
+		k := copy(p, s.blocks[at/s.block][at%s.block:])
+		p, at = p[k:], at+k
 	}
 	return nil
 }
 
 // Close frees everything.
 func (s *spool) Close() error {
-	s.mem = nil
+	s.blocks = nil
 	if s.file == nil {
 		return nil
 	}
