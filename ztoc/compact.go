@@ -89,6 +89,7 @@ func (c *Compact) open(p []byte) error {
 	if err := r.unpackAll(); err != nil {
 		return err
 	}
+	t.classText = string(t.classes)
 	if err := z.readSpans(spans, starts, sums); err != nil {
 		return err
 	}
@@ -185,8 +186,12 @@ func (c *Compact) Lookup(name string) (Entry, bool) {
 	if !ok {
 		return Entry{}, false
 	}
-	var e Entry
-	if !t.entry(&e, rank, cleanPath(name), nil) {
+	var (
+		e   Entry
+		at  = placer{t: t}
+		buf [nameBuffer]byte
+	)
+	if !at.place(rank) || !t.entry(&e, &at, append(buf[:0], cleanPath(name)...), nil) {
 		return Entry{}, false
 	}
 	return e, true
@@ -197,7 +202,7 @@ func (c *Compact) Lookup(name string) (Entry, bool) {
 // memory for each entry.
 func (c *Compact) Entries() iter.Seq2[int, Entry] {
 	return func(yield func(int, Entry) bool) {
-		_ = c.table.walk(func(i int, e *Entry) bool { return yield(i, *e) }) //nolint:errcheck // Check has it
+		_ = c.table.walk(func(i int, e *Entry) bool { return yield(i, *e) }) // Check has the error
 	}
 }
 

@@ -2,6 +2,8 @@
 
 package ztoc
 
+import "encoding/binary"
+
 // The kinds of column.
 const (
 	colPlain   = iota // the values, less the base
@@ -24,6 +26,7 @@ type column struct {
 	base  int64
 	data  []byte // width times n bytes
 	more  *column
+	dict  []int64 // the values of a dictionary, where expand has been called
 }
 
 // raw returns the bits of element i, 0 <= i < n.
@@ -52,6 +55,9 @@ func (c *column) at(i int) (int64, bool) {
 	switch c.kind {
 	case colDict:
 		k := c.raw(i)
+		if k < uint64(len(c.dict)) {
+			return c.dict[k], true
+		}
 		if k >= uint64(c.more.n) {
 			return 0, false
 		}
@@ -64,6 +70,48 @@ func (c *column) at(i int) (int64, bool) {
 		return v, ok
 	}
 	return c.base + int64(c.raw(i)), true
+}
+
+// maxExpanded bounds the memory of expand to 8 MiB.
+const maxExpanded = 1 << 20
+
+// expand makes a dictionary as quick at any element as a plain column is. It is for
+// those who want most of its elements.
+func (c *column) expand() {
+	if c.kind != colDict || c.more.n > maxExpanded {
+		return
+	}
+	c.dict = make([]int64, c.more.n)
+	for i := range c.dict {
+		if i%blockLen == 0 {
+			c.dict[i], _ = c.more.at(i)
+		} else {
+			c.dict[i] = c.dict[i-1] + c.more.step(i)
+		}
+	}
+}
+
+// sum returns the sum of the elements [from, to) of a plain column.
+func (c *column) sum(from, to int) int64 {
+	s := uint64(c.base) * uint64(to-from)
+	for w := range c.width {
+		s += uint64(sumBytes(c.data[w*c.n+from:w*c.n+to])) << (8 * w)
+	}
+	return int64(s)
+}
+
+// sumBytes returns the sum of the bytes of p, of which there are less than two blocks.
+func sumBytes(p []byte) int64 {
+	const lanes, ones = 0x00ff00ff00ff00ff, 0x0001000100010001
+	var s, n uint64 // s: four sums of 16 bits
+	for ; len(p) >= 8; p = p[8:] {
+		v := binary.LittleEndian.Uint64(p)
+		s += v&lanes + v>>8&lanes
+	}
+	for _, b := range p {
+		n += uint64(b)
+	}
+	return int64(s*ones>>48 + n)
 }
 
 // step returns the difference of element i of a running column to the one before.

@@ -3,9 +3,13 @@
 package ztoc
 
 import (
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -26,9 +30,15 @@ func newCompressor() *zstd.Encoder {
 	return e
 }
 
-// newDecompressor returns a decoder of sections, which decodes into the capacity
-// that it is given and needs no memory in proportion to what it is told.
-func newDecompressor() *zstd.Decoder {
+// decompressors keeps idle decoders, which decode into the capacity that they are
+// given and need no memory in proportion to what they are told.
+var decompressors sync.Pool
+
+// borrowDecompressor returns an idle decoder, or a new one. It goes back to decompressors.
+func borrowDecompressor() *zstd.Decoder {
+	if d, ok := decompressors.Get().(*zstd.Decoder); ok {
+		return d
+	}
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		panic("ztoc: internal error: " + err.Error()) // the options are constants
@@ -60,6 +70,9 @@ func unpack(d *zstd.Decoder, dst, stored []byte) error {
 	p, err := d.DecodeAll(stored, dst[:0:len(dst)])
 	if err == nil && len(p) != len(dst) {
 		err = fmt.Errorf("%d bytes, want %d", len(p), len(dst))
+	}
+	if err == nil && &p[0] != &dst[0] { // len(stored) < len(dst)
+		err = errors.New("decoded elsewhere")
 	}
 	return err
 }
@@ -242,17 +255,44 @@ func (r *sectionReader) unpackAll() error {
 		}
 	}
 	p := make([]byte, size)
-	d := newDecompressor()
-	defer d.Close()
-	for i, s := range r.parts {
+	for _, s := range r.parts {
 		if len(s.stored) == s.size {
 			*s.dst = s.stored // used in place
+		} else {
+			*s.dst, p = p[:s.size:s.size], p[s.size:]
+		}
+	}
+	var (
+		next  atomic.Int64
+		wg    sync.WaitGroup
+		other error
+	)
+	if size >= leastShared {
+		wg.Go(func() { other = r.unpackParts(&next) })
+	}
+	err := r.unpackParts(&next)
+	wg.Wait()
+	return cmp.Or(err, other)
+}
+
+// leastShared is how many bytes two goroutines unpack sooner than one.
+const leastShared = 256 << 10
+
+// unpackParts unpacks parts as long as there are any left, of which next is the first.
+func (r *sectionReader) unpackParts(next *atomic.Int64) error {
+	d := borrowDecompressor()
+	defer decompressors.Put(d)
+	for {
+		i := int(next.Add(1)) - 1
+		if i >= len(r.parts) {
+			return nil
+		}
+		s := &r.parts[i]
+		if len(s.stored) == s.size {
 			continue
 		}
-		*s.dst, p = p[:s.size:s.size], p[s.size:]
 		if err := unpack(d, *s.dst, s.stored); err != nil {
 			return badf("section", "%d of %d bytes: %w", i, s.size, err)
 		}
 	}
-	return nil
 }

@@ -16,6 +16,10 @@ import (
 // have none.
 const maxNodes = 2 * MaxEntries
 
+// maxRecords bounds the PAX records of an entry; more do not fit in a PAX header that
+// archive/tar reads.
+const maxRecords = 1 << 18
+
 // How the raw name of an entry follows from its path.
 const (
 	styleDot      = 1 << iota // "./" before it
@@ -73,6 +77,9 @@ func (t *tableWriter) add(e *Entry) error {
 	}
 	if t.size += e.wireSize(); t.n >= MaxEntries || t.size > MaxTOCSize {
 		return fmt.Errorf("%w: more than %d entries or %d bytes of names", ErrLimit, MaxEntries, MaxTOCSize)
+	}
+	if len(e.PAX) > maxRecords {
+		return fmt.Errorf("%d PAX records: %w: %d", len(e.PAX), ErrLimit, maxRecords)
 	}
 	gap := e.Offset/tarBlock - t.end - 1
 	if e.Offset%tarBlock != 0 || gap < 0 || e.Size > math.MaxInt64-e.Offset-tarBlock {
@@ -191,7 +198,7 @@ func isClean(path string) bool {
 }
 
 // appendName appends the raw name of an entry, whose style is not verbatim.
-func appendName(p []byte, style uint8, path string) []byte {
+func appendName[P []byte | string](p []byte, style uint8, path P) []byte {
 	switch {
 	case style&styleDot != 0:
 		p = append(p, "./"...)

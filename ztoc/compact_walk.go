@@ -3,8 +3,10 @@
 package ztoc
 
 import (
+	"bytes"
 	"fmt"
-	"strings"
+	"math"
+	"slices"
 )
 
 // walk yields all entries in the order of the tar, until yield returns false. What
@@ -14,36 +16,37 @@ func (t *table) walk(yield func(int, *Entry) bool) error {
 	if err != nil {
 		return err
 	}
+	quick := *t
+	for _, c := range [...]*column{&quick.sec, &quick.nsec, &quick.access, &quick.change} {
+		c.expand()
+	}
+	t = &quick
 	var (
-		w       = pathWalker{t: t, cursor: nameCursor{t: t}, parent: -1}
+		paths   = newPathWalker(t)
+		at      = placer{t: t, rank: -1}
 		outside = strs{p: t.outside}
 		size    int64
-		end     int64
+		e       Entry
 	)
 	for rank, node := range nodes {
 		var (
-			e    Entry
-			path string
+			path []byte
 			out  *strs
 		)
 		if node == noRank {
 			out = &outside
-		} else if path = w.path(int(node)); path == "" && node != 0 {
-			return badf("table", "name of node %d", node)
+		} else {
+			var ok bool
+			if path, ok = paths.path(int(node)); !ok {
+				return badf("table", "name of node %d", node)
+			}
 		}
-		if !t.entry(&e, rank, path, out) {
-			return badf("table", "entry %d, %q", rank, clip(path))
-		}
-		if out == nil && cleanPath(e.Name) != path {
-			return badf("table", "entry %d, %q: called %q", rank, clip(path), clip(e.Name))
+		if !at.follow() || !t.entry(&e, &at, path, out) {
+			return badf("table", "entry %d, %q", rank, clip(string(path)))
 		}
 		if out != nil && !upwards(e.Name) && !t.replaced(rank, e.Name) {
 			return badf("table", "entry %d, %q: has no place in the tree", rank, clip(e.Name))
 		}
-		if e.Offset < end+tarBlock {
-			return badf("table", "entry %d, %q: at %d, behind %d", rank, clip(e.Name), e.Offset, end)
-		}
-		end = align(e.Offset + e.Size)
 		if size += e.wireSize(); size > MaxTOCSize {
 			return fmt.Errorf("table: %w: more than %d bytes of names", ErrLimit, MaxTOCSize)
 		}
@@ -51,8 +54,8 @@ func (t *table) walk(yield func(int, *Entry) bool) error {
 			return nil
 		}
 	}
-	if len(outside.p) != 0 {
-		return badf("table", "%d bytes of names too many", len(outside.p))
+	if len(outside.p) != 0 || at.text != int64(len(t.extras)) {
+		return badf("table", "strings that belong to no entry")
 	}
 	return nil
 }
@@ -91,50 +94,79 @@ func (t *table) byRank() ([]uint32, error) {
 	return nodes, nil
 }
 
-// pathWalker finds paths of nodes, most of which have the same parent as the one before.
+// pathWalker finds the paths of nodes, and keeps what the next one is likely to need:
+// the directories on the way to the last.
 type pathWalker struct {
 	t      *table
-	cursor nameCursor
-	parent int
-	first  int // of the parent's children
-	end    int
-	dir    string
-	up     nameCursor
-	buf    []byte
+	levels []level
+	buf    []byte // the last path
+	chain  []int  // scratch
 }
 
-// path returns the path of a node; "" is that of the root, or a fault.
-func (w *pathWalker) path(node int) string {
+// level is a directory, whose children are [names.first, end).
+type level struct {
+	names nameCursor
+	end   int
+	path  int // bytes of its own path, the slash behind it included
+}
+
+func newPathWalker(t *table) *pathWalker {
+	w := &pathWalker{t: t}
+	w.push(0)
+	return w
+}
+
+// push makes a node, called path, the last level.
+func (w *pathWalker) push(node int) bool {
+	first, end, ok := w.t.children(node)
+	if n := len(w.levels); n < cap(w.levels) {
+		w.levels = w.levels[:n+1] // its buffer is used again
+	} else {
+		w.levels = append(w.levels, level{})
+	}
+	if len(w.buf) > 0 {
+		w.buf = append(w.buf, '/')
+	}
+	l := &w.levels[len(w.levels)-1]
+	l.names = nameCursor{t: w.t, first: first, node: math.MaxInt, name: l.names.name[:0]}
+	l.end, l.path = end, len(w.buf)
+	return ok
+}
+
+// path returns the path of a node, valid until the next call.
+func (w *pathWalker) path(node int) ([]byte, bool) {
 	if node == 0 {
-		return ""
+		return nil, true
 	}
-	if w.parent < 0 || node < w.first || node >= w.end {
-		p, ok := w.t.parent(node)
-		if !ok {
-			return ""
+	// Up to a level that has an ancestor among its children: a level that begins
+	// behind a node has none of its ancestors either.
+	w.chain = w.chain[:0]
+	for n, ok := node, true; ; {
+		w.chain = append(w.chain, n)
+		for len(w.levels) > 1 && w.levels[len(w.levels)-1].names.first > n {
+			w.levels = w.levels[:len(w.levels)-1]
 		}
-		if w.up.t = w.t; p != 0 {
-			if w.dir, ok = w.t.path(&w.up, p); !ok {
-				return ""
-			}
-		} else {
-			w.dir = ""
+		l := &w.levels[len(w.levels)-1]
+		if n >= l.names.first && n < l.end {
+			break
 		}
-		if w.first, w.end, ok = w.t.children(p); !ok || node < w.first || node >= w.end {
-			w.parent = -1
-			return ""
+		if n, ok = w.t.parent(n); !ok || n == 0 {
+			return nil, false
 		}
-		w.parent = p
 	}
-	name, ok := w.cursor.nameOf(node)
-	if !ok || len(name) == 0 || len(w.dir)+1+len(name) > MaxName {
-		return ""
+	// And down again.
+	for i, n := range slices.Backward(w.chain) {
+		l := &w.levels[len(w.levels)-1]
+		name, ok := l.names.nameOf(n)
+		if !ok || n < l.names.first || n >= l.end || l.path+len(name) > MaxName {
+			return nil, false
+		}
+		w.buf = append(w.buf[:l.path], name...)
+		if i > 0 && !w.push(n) {
+			return nil, false
+		}
 	}
-	if w.parent == 0 {
-		return string(name)
-	}
-	w.buf = append(append(append(w.buf[:0], w.dir...), '/'), name...)
-	return string(w.buf)
+	return w.buf, true
 }
 
 // checkNames validates the nodes: that their names are in order and the blocks where
@@ -158,16 +190,17 @@ func (t *table) checkNames() error {
 		for len(kids) > 0 && kids[0] <= int64(node) {
 			kids = kids[1:]
 		}
-		end, part, ok := t.suffixOf(node, at)
-		same, _ := t.shared.at(node)
-		if !ok || same < 0 || same > int64(len(name)) || same > 0 && (begins || node%blockLen == 0) || (node == 0) != (same == 0 && len(part) == 0) {
+		end, part, ok1 := t.suffixOf(node, at)
+		same, ok2 := t.sharedOf(node)
+		if !ok1 || !ok2 || same > len(name) || same+len(part) > MaxName || same > 0 && (begins || node%blockLen == 0) {
 			return badf("table", "name of node %d: %d bytes of %d", node, same, len(name))
 		}
-		whole := append(name[:same:same], part...)
-		if c := string(whole); node > 0 && (!begins && c <= string(name) || c == "." || c == ".." || strings.IndexByte(c, '/') >= 0) {
-			return badf("table", "name of node %d: %q behind %q", node, clip(c), clip(string(name)))
+		ordered := begins || bytes.Compare(part, name[same:]) > 0
+		name = append(name[:same], part...)
+		if node == 0 && len(name) > 0 || node > 0 && (!ordered || !validComponent(name)) {
+			return badf("table", "name of node %d: %q", node, clip(string(name)))
 		}
-		at, name = end, whole
+		at = end
 		if k := t.kidsOf(node); k > 0 {
 			if next += k; next > int64(t.nodes) || next-k <= int64(node) {
 				return badf("table", "children of node %d up to %d of %d", node, next, t.nodes)

@@ -47,7 +47,6 @@ type windowSet struct {
 
 // groupScratch is a group that has been unpacked.
 type groupScratch struct {
-	dec   *zstd.Decoder
 	group int // -1 for none
 	parts [numParts][]byte
 	buf   []byte
@@ -83,7 +82,7 @@ func (s *windowSet) fill(id int, buf *[inflate.WindowSize]byte, head *blockHead)
 	g := sort.Search(len(s.groups), func(i int) bool { return s.groups[i].first > id }) - 1
 	x, ok := s.pool.Get().(*groupScratch)
 	if !ok {
-		x = &groupScratch{dec: newDecompressor(), group: -1}
+		x = &groupScratch{group: -1}
 	}
 	defer s.pool.Put(x)
 	if x.group != g {
@@ -119,12 +118,14 @@ func (x *groupScratch) unpack(p []byte) error {
 		x.buf = make([]byte, total)
 	}
 	buf := x.buf[:total]
+	d := borrowDecompressor()
+	defer decompressors.Put(d)
 	for i := range numParts {
 		if stored[i] > len(r.p) {
 			return badf("window group", "part %d of %d bytes, %d are left", i, stored[i], len(r.p))
 		}
 		x.parts[i], buf = buf[:size[i]:size[i]], buf[size[i]:]
-		if err := unpack(x.dec, x.parts[i], r.p[:stored[i]]); err != nil {
+		if err := unpack(d, x.parts[i], r.p[:stored[i]]); err != nil {
 			return badf("window group", "part %d: %w", i, err)
 		}
 		r.p = r.p[stored[i]:]
@@ -142,7 +143,7 @@ func (x *groupScratch) window(i int, buf *[inflate.WindowSize]byte, head *blockH
 	)
 	for j := 0; ; j++ {
 		ranges, bits := counts.uvarint(), counts.uvarint()
-		n := (bits + 7) / 8
+		n := bits/8 + min(bits%8, 1)
 		if counts.bad || ranges > inflate.WindowSize/2 || n > min(uint64(len(headers)), maxBlockHead) {
 			return badf("window", "%d ranges, header of %d bits", ranges, bits)
 		}
@@ -152,7 +153,7 @@ func (x *groupScratch) window(i int, buf *[inflate.WindowSize]byte, head *blockH
 		headers = headers[n:]
 		at := uint64(0)
 		for range ranges {
-			gap, k := gaps.uvarint(), lens.uvarint()+1
+			gap, k := gaps.uvarint(), lens.uvarint()+1 // of 0 bytes, if it overflows
 			if gaps.bad || lens.bad || gap > inflate.WindowSize || k > inflate.WindowSize || at+gap+k > inflate.WindowSize || k > uint64(len(data)) {
 				return badf("window", "range of %d bytes, %d behind %d, %d are left", k, gap, at, len(data))
 			}
