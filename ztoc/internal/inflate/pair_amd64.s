@@ -60,7 +60,7 @@
 // LOOKUP loads the entry of the next 11 bits.
 #define LOOKUP \
 	MOVL BITS, E; \
-	ANDL $0x1ffc, E; \
+	ANDL $((1<<const_litTableBits-1)<<2), E; \
 	MOVL (D)(E*1), E
 
 // STEP stores a literal and takes its bits. With anything else it does nothing: its entry
@@ -69,7 +69,7 @@
 	SHRXQ E, BITS, BITS; \
 	SUBL E, NB; \
 	MOVL E, T; \
-	SHRL $16, T; \
+	SHRL $const_entryValue, T; \
 	SHRL $31, E; \
 	MOVB T, (OUT); \
 	ADDQ E, OUT
@@ -77,17 +77,17 @@
 // LENGTH takes the length of entry E from BITS.
 #define LENGTH \
 	MOVL E, E2; \
-	SHRL $8, E2; \
+	SHRL $const_entryMiddle, E2; \
 	MOVQ BITS, LEN; \
 	SHRXQ E2, BITS, BITS; \
 	SUBL E2, NB; \
 	SHRQ $2, LEN; \
 	BZHIQ E2, LEN, LEN; \
 	MOVL E, T; \
-	SHRL $25, E; \
-	SHRL $16, T; \
+	SHRL $const_entryCode, E; \
+	SHRL $const_entryValue, T; \
 	SHRXQ E, LEN, LEN; \
-	ANDL $0x1ff, T; \
+	ANDL $const_entryBase, T; \
 	ADDQ T, LEN
 
 // KEEP, before a refill, makes NB0 go with the IN behind it.
@@ -156,44 +156,6 @@ whole: \
 	MOVQ T, (cursor_in-Decoder_lit)(D); \
 	SUBQ (cursor_dst-Decoder_lit)(D), OUT; \
 	MOVQ OUT, (cursor_pos-Decoder_lit)(D)
-
-// patterns has, for distances 0 to 15, the shuffle that repeats the first bytes of 16, and
-// behind them the whole periods in 16 bytes.
-DATA patterns<>+0(SB)/8, $0x0000000000000000
-DATA patterns<>+8(SB)/8, $0x0000000000000000
-DATA patterns<>+16(SB)/8, $0x0000000000000000
-DATA patterns<>+24(SB)/8, $0x0000000000000000
-DATA patterns<>+32(SB)/8, $0x0100010001000100
-DATA patterns<>+40(SB)/8, $0x0100010001000100
-DATA patterns<>+48(SB)/8, $0x0100020100020100
-DATA patterns<>+56(SB)/8, $0x0002010002010002
-DATA patterns<>+64(SB)/8, $0x0302010003020100
-DATA patterns<>+72(SB)/8, $0x0302010003020100
-DATA patterns<>+80(SB)/8, $0x0201000403020100
-DATA patterns<>+88(SB)/8, $0x0004030201000403
-DATA patterns<>+96(SB)/8, $0x0100050403020100
-DATA patterns<>+104(SB)/8, $0x0302010005040302
-DATA patterns<>+112(SB)/8, $0x0006050403020100
-DATA patterns<>+120(SB)/8, $0x0100060504030201
-DATA patterns<>+128(SB)/8, $0x0706050403020100
-DATA patterns<>+136(SB)/8, $0x0706050403020100
-DATA patterns<>+144(SB)/8, $0x0706050403020100
-DATA patterns<>+152(SB)/8, $0x0605040302010008
-DATA patterns<>+160(SB)/8, $0x0706050403020100
-DATA patterns<>+168(SB)/8, $0x0504030201000908
-DATA patterns<>+176(SB)/8, $0x0706050403020100
-DATA patterns<>+184(SB)/8, $0x04030201000a0908
-DATA patterns<>+192(SB)/8, $0x0706050403020100
-DATA patterns<>+200(SB)/8, $0x030201000b0a0908
-DATA patterns<>+208(SB)/8, $0x0706050403020100
-DATA patterns<>+216(SB)/8, $0x0201000c0b0a0908
-DATA patterns<>+224(SB)/8, $0x0706050403020100
-DATA patterns<>+232(SB)/8, $0x01000d0c0b0a0908
-DATA patterns<>+240(SB)/8, $0x0706050403020100
-DATA patterns<>+248(SB)/8, $0x000e0d0c0b0a0908
-DATA patterns<>+256(SB)/8, $0x0e0c0f100f101010
-DATA patterns<>+264(SB)/8, $0x0f0e0d0c0b0a0910
-GLOBL patterns<>(SB), RODATA|NOPTR, $272
 
 // func kernel2(a, b *Decoder) (exitA, exitB int)
 TEXT ·kernel2(SB), NOSPLIT, $72-32

@@ -7,7 +7,7 @@
 lit:
 	SHRXQ E, BITS, BITS
 	SUBL E, NB
-	SHRL $16, E
+	SHRL $const_entryValue, E
 	MOVB E, (OUT)
 	INCQ OUT
 	LOOKUP
@@ -33,7 +33,7 @@ long16:
 // The distance is below 16: 16 bytes of its pattern are stored over and over, whole
 // periods apart.
 short:
-	LEAQ patterns<>(SB), T
+	LEAQ ·patterns(SB), T
 	MOVOU (FROM), X0
 	MOVBLZX 256(T)(E2*1), FROM
 	SHLL $4, E2
@@ -49,12 +49,12 @@ short16:
 
 // The code goes on in a subtable, or there is none, or it ends the block.
 litexcept:
-	TESTL $0x4000, E
+	TESTL $const_entrySub, E
 	JEQ  litend
-	SHRQ $11, BITS
-	SUBL $11, NB
+	SHRQ $const_litTableBits, BITS
+	SUBL $const_litTableBits, NB
 	MOVL E, T
-	SHRL $16, T
+	SHRL $const_entryValue, T
 	SHRL $8, E
 	ANDL $15, E
 	ADDL $2, E
@@ -64,7 +64,7 @@ litexcept:
 	MOVL (D)(E*4), E
 	TESTL E, E
 	JMI  subliteral
-	TESTL $0x8000, E
+	TESTL $const_entryExcept, E
 	JNZ  careful
 	LENGTH
 	KEEP
@@ -73,7 +73,7 @@ litexcept:
 subliteral:
 	SHRXQ E, BITS, BITS
 	SUBL E, NB
-	SHRL $16, E
+	SHRL $const_entryValue, E
 	MOVB E, (OUT)
 	INCQ OUT
 	LOOKUP
@@ -81,12 +81,12 @@ subliteral:
 	JMP  next
 
 dstexcept:
-	TESTL $0x4000, E2
+	TESTL $const_entrySub, E2
 	JEQ  careful
-	SHRQ $8, BITS
-	SUBL $8, NB
+	SHRQ $const_dstTableBits, BITS
+	SUBL $const_dstTableBits, NB
 	MOVL E2, T
-	SHRL $16, T
+	SHRL $const_entryValue, T
 	SHRL $8, E2
 	ANDL $15, E2
 	ADDL $2, E2
@@ -94,7 +94,7 @@ dstexcept:
 	SHRL $2, E2
 	ADDL T, E2
 	MOVL (Decoder_dst-Decoder_lit)(D)(E2*4), E2
-	TESTL $0x8000, E2
+	TESTL $const_entryExcept, E2
 	JNZ  careful
 	KEEP
 	REFILL
@@ -127,10 +127,10 @@ traced:
 	JMP  copy
 
 litend:
-	TESTL $0x1000000, E
+	TESTL $const_entryEnd, E
 	JEQ  careful
 	SHRL $8, E
-	ANDL $63, E
+	ANDL $const_entryDrop, E
 	SUBL E, NB
 	MOVQ $const_exitEnd, EXIT
 	JMP  done

@@ -10,15 +10,15 @@
 	TESTL E, E
 	JMI  lit
 	MOVL NB, NB0 // for going back: this and IN tell the place of the symbol
-	TESTL $0x8000, E
+	TESTL $const_entryExcept, E
 	JNZ  litexcept
 	LENGTH
 	// 16 bits at most are used: 38 are left. From a subtable it comes with 54.
 length:
 	MOVL BITS, T
-	ANDL $0x3fc, T
+	ANDL $((1<<const_dstTableBits-1)<<2), T
 	MOVL (Decoder_dst-Decoder_lit)(D)(T*1), E2
-	TESTL $0x8000, E2
+	TESTL $const_entryExcept, E2
 	JNZ  dstexcept
 	// 38 bits, or 54, less 21: 17 are left for the next iteration.
 distance:
@@ -31,7 +31,7 @@ distance:
 	MOVL E2, T
 	SHRL $8, T
 	SHRXQ T, FROM, FROM
-	SHRL $16, E2
+	SHRL $const_entryValue, E2
 	ADDQ FROM, E2
 	MOVQ OUT, FROM
 	SUBQ E2, FROM
