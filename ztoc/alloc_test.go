@@ -5,9 +5,12 @@
 package ztoc_test
 
 import (
+	"errors"
 	"runtime"
 	"runtime/debug"
 	"testing"
+
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // TestDecodeAllocs is not built for the race detector, under which pools forget on purpose.
@@ -41,5 +44,23 @@ func TestDecodeAllocs(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(4*len(z.Spans), run); n != 0 {
 		t.Errorf("%v allocations a span, want none", n)
+	}
+}
+
+// TestDecodePairAllocs does not allocate once it is warm.
+func TestDecodePairAllocs(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	z, layer, _ := sample(t)
+	a, b := work(z, 0, layer), work(z, 1, layer)
+	run := func() {
+		ztoc.DecodePair(a, b)
+		if err := errors.Join(a.Err, b.Err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run()
+	if n := testing.AllocsPerRun(20, run); n != 0 {
+		t.Errorf("%v allocations a pair, want none", n)
 	}
 }

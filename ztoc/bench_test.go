@@ -123,3 +123,24 @@ func BenchmarkUnmarshal(b *testing.B) {
 		mustUnmarshal(b, p)
 	}
 }
+
+// BenchmarkDecodePair decodes spans two at a time on one core; compare BenchmarkDecode.
+func BenchmarkDecodePair(b *testing.B) {
+	layer, archive := benchLayer(b)
+	z := mustBuild(b, layer, ztoc.BuildOptions{}).ZInfo
+	var works [2]*ztoc.SpanWork
+	for i := range works {
+		works[i] = work(z, i, layer)
+	}
+	b.SetBytes(int64(len(works[0].Dst) + len(works[1].Dst)))
+	b.ReportAllocs()
+	for b.Loop() {
+		ztoc.DecodePair(works[0], works[1])
+	}
+	for _, w := range works {
+		s := w.ZInfo.Spans[w.ID]
+		if w.Err != nil || !bytes.Equal(w.Dst, archive[s.Out.Off:s.Out.End()]) {
+			b.Fatalf("span %d: other bytes (%v)", w.ID, w.Err)
+		}
+	}
+}

@@ -43,6 +43,7 @@ type SpanDecoder struct {
 	copied int64  // bytes of the span that Fill has put into the caller's
 
 	inf     inflate.Decoder
+	job     inflate.Job // of inf
 	head    blockHead
 	scratch [scratchSize]byte
 }
@@ -92,7 +93,7 @@ func (d *SpanDecoder) begin(z *ZInfo, id int, src []byte) error {
 
 // Close gives the decoder back. It must not be used any more.
 func (d *SpanDecoder) Close() {
-	d.z, d.span, d.src.p, d.buf = nil, nil, nil, nil
+	d.z, d.span, d.src.p, d.buf, d.job = nil, nil, nil, nil, inflate.Job{}
 	decoders.Put(d)
 }
 
@@ -111,31 +112,36 @@ func (d *SpanDecoder) Fill(dst []byte, n int64) (int64, error) {
 		return size, d.copyRange(dst, 0)
 	}
 	for d.done() < n {
-		want := n - d.before
-		if d.before < 0 {
-			if d.pos >= inflate.WindowSize+headPiece {
-				d.borrow(dst)
-				continue
-			}
-			want = min(want, inflate.WindowSize+headPiece)
-		}
-		err := d.step(want)
-		if d.lent && d.open && errors.Is(err, inflate.ErrRoom) {
-			d.giveBack() // a match leads into the padding
-			err = nil
-		}
-		if err != nil {
+		if err := d.step(d.next(dst, n)); err != nil {
 			return 0, d.fault(err)
 		}
 	}
+	if err := d.arrive(dst); err != nil {
+		return 0, d.fault(err)
+	}
+	return min(d.done(), size), nil
+}
+
+// next returns how much of buf is wanted next on the way to the span's first n
+// bytes, n > done. It moves from scratch to dst once the history is there.
+func (d *SpanDecoder) next(dst []byte, n int64) (want int64) {
+	if d.before < 0 && d.pos >= inflate.WindowSize+headPiece {
+		d.borrow(dst)
+	}
+	if d.before < 0 {
+		return min(n-d.before, inflate.WindowSize+headPiece)
+	}
+	return n - d.before
+}
+
+// arrive brings to dst what has been inflated and, if that is all of the span, sees
+// to its end.
+func (d *SpanDecoder) arrive(dst []byte) error {
 	d.copyTo(dst)
-	done := min(d.done(), size)
-	if done == size && !d.open {
-		if err := d.end(); err != nil {
-			return 0, d.fault(err)
-		}
+	if d.done() < d.span.Out.Len || d.open {
+		return nil
 	}
-	return done, nil
+	return d.end()
 }
 
 // borrow goes on in dst, the caller's bytes, which are all of the history by now.
@@ -210,6 +216,16 @@ func (d *SpanDecoder) done() int64 { return d.before + int64(d.pos) }
 
 // step inflates until buf[:want] is there, or until a block ends.
 func (d *SpanDecoder) step(want int64) error {
+	if err := d.call(want); err != nil {
+		return err
+	}
+	j := &d.job
+	j.Pos, j.In, j.Stop, j.Err = d.inf.Decode(j.Dst, j.Pos, j.Want, j.Src, j.In, j.Last)
+	return d.took()
+}
+
+// call makes job the call of the inflater that brings buf[:want].
+func (d *SpanDecoder) call(want int64) error {
 	if d.between {
 		if err := d.nextMember(); err != nil {
 			return err
@@ -219,10 +235,23 @@ func (d *SpanDecoder) step(want int64) error {
 	if !d.open {
 		room = d.buf[d.member:min(int64(len(d.buf)), d.span.Out.Len-d.before)]
 	}
-	pos, in, stop, err := d.inf.Decode(room, d.pos-d.member, int(want)-d.member, d.src.p, d.src.in, true)
-	d.pos, d.src.in = d.member+pos, in
-	d.between = stop == inflate.StreamEnd
-	return err
+	d.job = inflate.Job{
+		Decoder: &d.inf,
+		Dst:     room, Pos: d.pos - d.member, Want: int(want) - d.member,
+		Src: d.src.p, In: d.src.in, Last: true,
+	}
+	return nil
+}
+
+// took takes what job has returned.
+func (d *SpanDecoder) took() error {
+	d.pos, d.src.in = d.member+d.job.Pos, d.job.In
+	d.between = d.job.Stop == inflate.StreamEnd
+	if d.lent && d.open && errors.Is(d.job.Err, inflate.ErrRoom) {
+		d.giveBack() // a match leads into the padding
+		return nil
+	}
+	return d.job.Err
 }
 
 // nextMember passes over the end of a gzip member and the header of the next one.
