@@ -73,7 +73,7 @@ func (d *digester) run(ctx context.Context) {
 }
 
 const (
-	maxSupply = 3        // pieces that wait for chunks to be digested with: few bring any
+	maxSupply = 6        // pieces that wait for chunks to be digested with: few bring any
 	turn      = 64 << 10 // bytes of two lanes that go together, before looking which two are next
 )
 
