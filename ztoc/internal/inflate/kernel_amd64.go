@@ -19,7 +19,9 @@ func (d *Decoder) fast() int {
 	end := c.posMax
 	for {
 		c.posMax = min(end, c.pos+callOutput)
-		if exit := kernel(d); exit != exitSlack || c.pos <= c.posMax || c.pos > end {
+		exit := kernel(d)
+		if exit != exitSlack || c.pos <= c.posMax || c.pos > end {
+			c.posMax = end
 			return exit
 		}
 	}

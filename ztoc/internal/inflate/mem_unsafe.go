@@ -25,11 +25,5 @@ func store64(p []byte, i int, v uint64) {
 	binary.LittleEndian.PutUint64((*[8]byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p)), i))[:], v)
 }
 
-// copy8 and copy16 load all before they store any.
-
+// copy8 loads all before it stores any.
 func copy8(p []byte, to, from int) { store64(p, to, load64(p, from)) }
-
-func copy16(p []byte, to, from int) {
-	b := unsafe.Pointer(unsafe.SliceData(p))
-	*(*[16]byte)(unsafe.Add(b, to)) = *(*[16]byte)(unsafe.Add(b, from))
-}
