@@ -15,11 +15,34 @@ import (
 
 // TestDecodeAllocs is not built for the race detector, under which pools forget on purpose.
 func TestDecodeAllocs(t *testing.T) {
+	z, layer, _ := sample(t)
+	t.Run("0.9", func(t *testing.T) { checkDecodeAllocs(t, z, layer) })
+	t.Run("compact", func(t *testing.T) {
+		archive := mustTar(t, []ztoctest.File{ztoctest.Big(1, "big", 3<<20)}, ztoctest.TarOptions{})
+		layer := mustGzip(t, archive, ztoctest.Member{Level: 6})
+		var buf bytes.Buffer
+		s := mustSurvey(t, bytes.NewReader(layer), ztoc.SurveyOptions{CompactSpanSize: ztoc.MinCompactSpan})
+		if err := s.WriteCompact(&buf); err != nil {
+			t.Fatal(err)
+		}
+		c, err := ztoc.OpenCompact(buf.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.ZInfo().Spans) < 40 {
+			t.Fatalf("%d spans, in too few groups of windows", len(c.ZInfo().Spans))
+		}
+		checkDecodeAllocs(t, c.ZInfo(), layer)
+	})
+}
+
+// checkDecodeAllocs decodes all spans again and again.
+func checkDecodeAllocs(t *testing.T, z *ztoc.ZInfo, layer []byte) {
+	t.Helper()
 	// A pool forgets at a collection and when the number of processors changes,
 	// which AllocsPerRun sets to one.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	z, layer, _ := sample(t)
 	id := 0
 	var dst []byte
 	for _, s := range z.Spans {

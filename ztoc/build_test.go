@@ -74,6 +74,7 @@ func TestEncoders(t *testing.T) {
 			sizes = append(sizes, 1, 4<<10, 1<<20)
 		}
 		t.Run(enc.Name, func(t *testing.T) {
+			t.Parallel()
 			if !enc.Available() {
 				t.Skipf("%s is not installed", enc.Name)
 			}

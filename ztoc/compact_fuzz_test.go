@@ -81,9 +81,9 @@ func plainSource(toc []Entry) *compactSource {
 
 // TestCompactEntries gets back whatever entries there are, and finds them.
 func TestCompactEntries(t *testing.T) {
-	for n := range 120 {
-		if n > 90 {
-			n *= 9
+	for n := range 60 {
+		if n > 50 {
+			n *= 17
 		}
 		toc := oddEntries(uint64(n), n)
 		p, err := encodeCompact(plainSource(toc))
@@ -182,7 +182,7 @@ func TestCompactFlip(t *testing.T) {
 			if _, err := OpenCompact(p[:i]); !errors.Is(err, ErrFormat) && !errors.Is(err, ErrLimit) {
 				t.Fatalf("%d of %d bytes: error %v", i, len(p), err)
 			}
-			for _, x := range []byte{1, 0x80, 0xff} {
+			for _, x := range []byte{1, 0xff} {
 				p[i] ^= x
 				if c, err := OpenCompact(p); err == nil {
 					exercise(t, c)

@@ -19,9 +19,15 @@ import (
 // is smaller. What a section means, and of how many elements a column is, follows
 // from its place.
 
-// newCompressor returns the encoder of sections. Better levels would gain 3% and
-// need 34 MiB and several times as long.
-func newCompressor() *zstd.Encoder {
+// compressors keeps idle encoders of sections, which take some MiB each.
+var compressors sync.Pool
+
+// borrowCompressor returns an idle encoder, or a new one. It goes back to compressors.
+// Better levels would gain 3% and need 34 MiB and several times as long.
+func borrowCompressor() *zstd.Encoder {
+	if e, ok := compressors.Get().(*zstd.Encoder); ok {
+		return e
+	}
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
 		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
 	if err != nil {

@@ -179,10 +179,16 @@ func checkEntries(t testing.TB, c *Compact, toc []Entry) {
 }
 
 func TestCompact(t *testing.T) {
-	files := append(ztoctest.Files(3, 300), ztoctest.Big(1, "big", 1<<20))
-	for _, enc := range ztoctest.Encoders() {
-		for _, prefix := range []string{"", "./", "/"} {
+	files := ztoctest.Files(3, 40)
+	prefixes := []string{"", "./", "/"}
+	for i, enc := range ztoctest.Encoders() {
+		try := prefixes[i%len(prefixes):][:1]
+		if i == 0 {
+			try = prefixes
+		}
+		for _, prefix := range try {
 			t.Run(fmt.Sprintf("%s %q", enc.Name, prefix), func(t *testing.T) {
+				t.Parallel()
 				if !enc.Available() {
 					t.Skip("no such encoder here")
 				}

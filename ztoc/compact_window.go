@@ -7,8 +7,6 @@ import (
 	"sort"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/seekoci/seekoci/ztoc/internal/inflate"
 )
 
@@ -172,7 +170,6 @@ func (x *groupScratch) window(i int, buf *[inflate.WindowSize]byte, head *blockH
 
 // windowWriter collects the windows of spans, in groups.
 type windowWriter struct {
-	enc    *zstd.Encoder
 	target int // bytes of the parts at which a group is done
 	spans  int // in the group
 	parts  [numParts][]byte
@@ -230,14 +227,13 @@ func (w *windowWriter) flush() {
 	if w.spans == 0 {
 		return
 	}
-	if w.enc == nil {
-		w.enc = newCompressor()
-	}
+	enc := borrowCompressor()
+	defer compressors.Put(enc)
 	before := len(w.out)
 	w.body = w.body[:0]
 	for i, p := range w.parts {
 		stored := len(w.body)
-		w.body = pack(w.enc, w.body, p)
+		w.body = pack(enc, w.body, p)
 		w.out = binary.AppendUvarint(w.out, uint64(len(p)))
 		w.out = binary.AppendUvarint(w.out, uint64(len(w.body)-stored))
 		w.parts[i] = p[:0]

@@ -21,8 +21,8 @@ type compactSource struct {
 
 // encodeCompact returns the compact zTOC of a layer.
 func encodeCompact(src *compactSource) ([]byte, error) {
-	enc := newCompressor()
-	defer enc.Close()
+	enc := borrowCompressor()
+	defer compressors.Put(enc)
 	return src.encode(enc)
 }
 
