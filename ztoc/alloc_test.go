@@ -5,12 +5,14 @@
 package ztoc_test
 
 import (
+	"bytes"
 	"errors"
 	"runtime"
 	"runtime/debug"
 	"testing"
 
 	"github.com/seekoci/seekoci/ztoc"
+	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
 // TestDecodeAllocs is not built for the race detector, under which pools forget on purpose.
