@@ -22,8 +22,8 @@ const maxFaults = 8
 
 // CheckOptions configures Check.
 type CheckOptions struct {
-	LayerDigest digest.Digest // the layer is to have; "" means any
-	DiffID      digest.Digest // it is to have uncompressed, a SHA-256; "" means any
+	LayerDigest digest.Digest // the layer is to have, of any algorithm; "" means any
+	DiffID      digest.Digest // it is to have uncompressed; "" means any, and so does one that is no SHA-256
 	TempDir     string        // for what Check does not keep in memory; "" means os.TempDir
 }
 
@@ -39,14 +39,22 @@ type Checked struct {
 
 // Check reads the layer once, to its end, and holds the zTOC to it: every span has its
 // digest and decodes on its own to the bytes that the layer has there, the entries are
-// the headers of its tar, sizes and digests are right.
+// the headers of its tar, paths lead to them, sizes and digests are right.
 //
 // The layer is inflated twice, by the inflater that made zTOCs and by one that has
 // nothing in common with it; the spans are compared with the output of the latter.
 // Beside a Survey that takes the memory of one span. The error is that of the layer, as
 // of [NewSurvey]: what is wrong with the zTOC are Faults.
 func (r *Reader) Check(ctx context.Context, layer io.Reader, opts CheckOptions) (*Checked, error) {
+	for _, d := range []digest.Digest{opts.LayerDigest, opts.DiffID} {
+		if err := d.Validate(); d != "" && err != nil {
+			return nil, fmt.Errorf("check zTOC: digest %q of the layer: %w", d, err)
+		}
+	}
 	c := &checker{r: r, result: Checked{Entries: r.Len(), Spans: len(r.ZInfo().Spans)}}
+	if d := opts.DiffID; d != "" && d.Algorithm() != digest.Canonical {
+		opts.DiffID = ""
+	}
 	if d := opts.LayerDigest; d != "" && d.Algorithm() != digest.Canonical {
 		v := d.Verifier()
 		layer = io.TeeReader(layer, v)
@@ -146,6 +154,13 @@ func (c *checker) entries(layer iter.Seq2[int, Entry]) {
 	}
 	if n != c.r.Len() {
 		c.ofEntries.add("the layer has %d entries, the zTOC %d", n, c.r.Len())
+	}
+	if c.r.c == nil || cut {
+		return
+	}
+	// All entries can be right where the names that Lookup goes by are not.
+	if err := c.r.c.Check(); err != nil {
+		c.ofEntries.add("%w", err)
 	}
 }
 

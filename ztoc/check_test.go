@@ -59,6 +59,7 @@ func TestCheckGood(t *testing.T) {
 		want := ztoc.CheckOptions{LayerDigest: digest.FromBytes(layer), DiffID: digest.FromBytes(archive)}
 		sha512 := want
 		sha512.LayerDigest = digest.SHA512.FromBytes(layer)
+		sha512.DiffID = digest.SHA512.FromBytes(archive)
 		for _, p := range [][]byte{z, c} {
 			r := mustOpen(t, p)
 			for _, opts := range []ztoc.CheckOptions{{}, want, sha512} {
@@ -169,6 +170,11 @@ func TestCheckBadLayer(t *testing.T) {
 	cancel()
 	for _, p := range [][]byte{z, c} {
 		r := mustOpen(t, p)
+		for _, opts := range []ztoc.CheckOptions{{LayerDigest: "x"}, {DiffID: "md9:00"}} {
+			if _, err := r.Check(t.Context(), bytes.NewReader(layer), opts); err == nil {
+				t.Errorf("%+v is taken", opts)
+			}
+		}
 		if _, err := r.Check(t.Context(), bytes.NewReader(flipped), ztoc.CheckOptions{}); !errors.Is(err, ztoc.ErrFormat) {
 			t.Errorf("flipped: %v", err)
 		}

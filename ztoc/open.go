@@ -52,8 +52,9 @@ func (z *ZInfo) WriteWindows(w io.Writer) error {
 
 // Reader reads a zTOC of either format. It is safe for concurrent use.
 type Reader struct {
-	z *ZTOC    // nil if it is compact
-	c *Compact // nil if it is not
+	z     *ZTOC    // nil if it is compact
+	c     *Compact // nil if it is not
+	zinfo *ZInfo
 }
 
 // Open opens a zTOC, whichever format it has. It is validated as by [Unmarshal] or
@@ -64,13 +65,14 @@ func Open(p []byte) (*Reader, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Reader{c: c}, nil
+		zinfo := *c.ZInfo() // a pointer into c would keep the table as long as spans are decoded
+		return &Reader{c: c, zinfo: &zinfo}, nil
 	}
 	z, err := Unmarshal(p)
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{z: z}, nil
+	return &Reader{z: z, zinfo: z.ZInfo}, nil
 }
 
 // Format is the encoding.
@@ -97,13 +99,8 @@ func (r *Reader) BuildTool() string {
 	return r.z.BuildTool
 }
 
-// ZInfo is what spans are decoded with.
-func (r *Reader) ZInfo() *ZInfo {
-	if r.c != nil {
-		return r.c.ZInfo()
-	}
-	return r.z.ZInfo
-}
+// ZInfo is what spans are decoded with. It does not need the rest of the zTOC in memory.
+func (r *Reader) ZInfo() *ZInfo { return r.zinfo }
 
 // LayerDigest is the digest of the layer, "" in the format 0.9, which does not say it.
 func (r *Reader) LayerDigest() digest.Digest {

@@ -3,13 +3,16 @@
 package ztoc_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/ztoc"
+	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
 // TestOpen holds that a Reader says the same of a layer whichever format it reads.
@@ -51,4 +54,30 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%d bytes: %v, %v", len(bad), r, err)
 		}
 	}
+}
+
+// TestOpenZInfo holds that spans are decoded without the file table in memory.
+func TestOpenZInfo(t *testing.T) {
+	archive := mustTar(t, ztoctest.Files(1, 8_000), ztoctest.TarOptions{})
+	s := mustSurvey(t, bytes.NewReader(archive), ztoc.SurveyOptions{CompactSpanSize: ztoc.DefaultCompactSpanSize})
+	var p bytes.Buffer
+	if err := s.WriteCompact(&p); err != nil {
+		t.Fatal(err)
+	}
+	inUse := func() int64 {
+		runtime.GC()
+		runtime.GC() // what was in pools
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	r := mustOpen(t, p.Bytes())
+	zi := r.ZInfo()
+	with := inUse()
+	runtime.KeepAlive(r)
+	without := inUse()
+	if len(zi.Spans) < 10 || with-without < 100<<10 {
+		t.Errorf("%d spans, %d bytes of memory, %d without the Reader", len(zi.Spans), with, without)
+	}
+	runtime.KeepAlive(p)
 }
