@@ -34,13 +34,19 @@ func (b *bench) spans(ctx context.Context, l *layer) error {
 	}
 	const (
 		single = "one processor"
+		paired = "one processor, two spans at once"
 		both   = "two processors"
 		peer   = "one processor, klauspost/compress"
 	)
 	one, two := newSpanDecoder(z, x.data, ours), newSpanDecoder(z, x.data, ours)
 	theirs := newSpanDecoder(z, x.data, klauspost())
+	pairs := newPairDecoder(z, x.data)
+	if err := pairs.check(); err != nil {
+		return err
+	}
 	contenders := []*contender{
 		inProcess(single, func() error { return decodeAll(one) }),
+		inProcess(paired, pairs.decodeAll),
 		inProcess(both, func() error { return decodeAll(one, two) }),
 		inProcess(peer, func() error { return decodeAll(theirs) }),
 	}
@@ -49,6 +55,7 @@ func (b *bench) spans(ctx context.Context, l *layer) error {
 	}
 	b.contest(fmt.Sprintf("%s: decode the %d spans of its 0.9 zTOC, in memory", l.name, len(z.Spans)), megabytes(z.UncompressedSize), contenders, single)
 	b.goal("span decode on two processors, speed against one", l, byName(contenders, single).wall.Ratio(byName(contenders, both).wall), want{1.9, 2.0})
+	b.goal("two spans at once on one processor (amd64), CPU time one after the other / ours", l, byName(contenders, single).cpu.Ratio(byName(contenders, paired).cpu), want{1.15, 1.3})
 	n, err := one.allocations(100)
 	if err != nil {
 		return err
