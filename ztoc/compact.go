@@ -22,10 +22,17 @@ const (
 	compactVersion = 1
 	compactHeader  = 8 + 4 + 4 + 32 + 32
 	// The sections unpack to at most so many bytes, and so many for each byte of the
-	// zTOC: tables are not that regular, and a few bytes cannot ask for much memory.
+	// zTOC: a few bytes cannot ask for much memory. The most regular tables get to half
+	// of the ratio. In any case that is no more than the limit of all names.
 	maxUnpacked      = 4 << 20
 	maxUnpackedRatio = 1 << 10
 )
+
+// unpackLimit is the most bytes that the sections of a compact zTOC of so many bytes
+// may unpack to, those that are stored as they are included.
+func unpackLimit(size int64) int64 {
+	return min(maxUnpacked+maxUnpackedRatio*size, MaxTOCSize+size)
+}
 
 // Compact is an opened compact zTOC: like a ZTOC, but used in place. It is
 // immutable and safe for concurrent use.
@@ -40,8 +47,8 @@ type Compact struct {
 // as it is used. The file table is unpacked, to one piece of memory, but not taken
 // apart; windows stay compressed until they are used.
 //
-// Whatever p holds, nothing panics, and what it takes is bounded by 4 MiB and 1,024
-// bytes for each byte of p. The spans are validated here. The table is where it is
+// Whatever p holds, nothing panics, and what it takes is bounded: by 4 MiB and 1,024
+// bytes for each byte of p, and by MaxTOCSize. The spans are validated here. The table is where it is
 // looked at: see Check. The error matches ErrFormat or ErrLimit.
 func OpenCompact(p []byte) (*Compact, error) {
 	if len(p) > MaxSize {
@@ -68,7 +75,7 @@ func (c *Compact) open(p []byte) error {
 	if p = p[compactHeader:]; dir > int64(len(p)) {
 		return badf("compact zTOC", "directory of %d bytes in %d", dir, len(p))
 	}
-	r := &sectionReader{dir: p[:dir:dir], body: p[dir:], left: maxUnpacked + maxUnpackedRatio*int64(len(p))}
+	r := &sectionReader{dir: p[:dir:dir], body: p[dir:], left: unpackLimit(int64(len(p)))}
 	z, t := &c.zinfo, &c.table
 	z.Compression = Compression(r.uvarint(uint64(Uncompressed)))
 	z.CompressedSize = int64(r.uvarint(MaxLayerSize))
@@ -95,6 +102,9 @@ func (c *Compact) open(p []byte) error {
 	}
 	if t.nodes < 1 {
 		return badf("table", "no root")
+	}
+	if int64(t.entries) > t.size/tarBlock {
+		return badf("table", "%d entries in %d bytes", t.entries, t.size)
 	}
 	var err error
 	z.windows, err = newWindowSet(spans, groups, windows)
@@ -199,7 +209,7 @@ func (c *Compact) Lookup(name string) (Entry, bool) {
 
 // Entries returns the entries in the order of the tar, those of the layer's 0.9
 // zTOC. They end early where the table is malformed: see Check. It needs 4 bytes of
-// memory for each entry.
+// memory for each entry, and up to 8 for each time that few entries have.
 func (c *Compact) Entries() iter.Seq2[int, Entry] {
 	return func(yield func(int, Entry) bool) {
 		_ = c.table.walk(func(i int, e *Entry) bool { return yield(i, *e) }) // Check has the error

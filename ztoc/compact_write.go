@@ -53,7 +53,7 @@ func (src *compactSource) encode(enc *zstd.Encoder) ([]byte, error) {
 	if size > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
 	}
-	if s.raw > maxUnpacked+maxUnpackedRatio*(size-compactHeader) {
+	if s.raw > unpackLimit(size-compactHeader) {
 		return nil, fmt.Errorf("%w: %d bytes for a table of %d", ErrLimit, size, s.raw)
 	}
 	p := make([]byte, 0, size)
