@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -84,24 +83,41 @@ func (v *verification) manifest(ctx context.Context, from imageSource, desc ocis
 	if err != nil {
 		return err
 	}
-	var seen []digest.Digest
+	layers := make(map[digest.Digest]imageLayer, len(m.Layers))
+	for i, l := range m.Layers {
+		layers[l.Digest] = imageLayer{l, config.RootFS.DiffIDs[i]}
+	}
+	seen := make(map[[3]string]bool)
 	for _, x := range indexes {
-		for i, l := range m.Layers {
-			opts := ztoc.CheckOptions{LayerDigest: l.Digest, DiffID: config.RootFS.DiffIDs[i]}
-			for _, find := range []func(digest.Digest) (ocispec.Descriptor, bool){x.ZTOC, x.Compact} {
-				z, ok := find(l.Digest)
-				if !ok || slices.Contains(seen, z.Digest) {
-					continue
-				}
-				seen = append(seen, z.Digest)
-				v.listed(ctx, from, z, l, opts)
-				if err := ctx.Err(); err != nil {
-					return err
-				}
+		for _, z := range x.Layers {
+			layer := z.Annotations[index.AnnotationLayerDigest]
+			k := [3]string{z.MediaType, z.Digest.String(), layer}
+			if !isZTOC(z) || seen[k] {
+				continue
+			}
+			seen[k] = true
+			if l, ok := layers[digest.Digest(layer)]; ok {
+				v.listed(ctx, from, z, l)
+			} else {
+				v.fault(digest.Digest(layer), z.Digest, errors.New("the image does not have the layer"))
+			}
+			if err := ctx.Err(); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// imageLayer is a layer of an image.
+type imageLayer struct {
+	desc   ocispec.Descriptor
+	diffID digest.Digest
+}
+
+// isZTOC reports whether an index lists d as a zTOC, of either format.
+func isZTOC(d ocispec.Descriptor) bool {
+	return d.MediaType == index.MediaTypeZTOC || d.MediaType == index.MediaTypeCompact
 }
 
 // readJSON reads a manifest or config.
@@ -157,18 +173,18 @@ func (v *verification) indexes(ctx context.Context, from imageSource, manifest, 
 	return []*index.Index{x}, err
 }
 
-// listed checks the zTOC z that an index lists for a layer.
-func (v *verification) listed(ctx context.Context, from imageSource, z, l ocispec.Descriptor, opts ztoc.CheckOptions) {
+// listed checks the zTOC z that an index lists for the layer l.
+func (v *verification) listed(ctx context.Context, from imageSource, z ocispec.Descriptor, l imageLayer) {
 	content, err := index.ReadAll(ctx, from, z, ztoc.MaxSize)
 	if err != nil {
-		v.fault(l.Digest, z.Digest, err)
+		v.fault(l.desc.Digest, z.Digest, err)
 		return
 	}
-	layer, err := from.Fetch(ctx, l)
+	layer, err := from.Fetch(ctx, l.desc)
 	if err != nil {
-		v.fault(l.Digest, z.Digest, err)
+		v.fault(l.desc.Digest, z.Digest, err)
 		return
 	}
 	defer layer.Close()
-	v.check(ctx, content, layer, opts)
+	v.check(ctx, content, z.MediaType, layer, ztoc.CheckOptions{LayerDigest: l.desc.Digest, DiffID: l.diffID})
 }

@@ -94,15 +94,47 @@ func parseZTOCBuild(cmd *cli.Command) (*ztocBuildArgs, error) {
 	return a, err
 }
 
+// checkOutputs refuses, before the work begins, outputs that cannot be written or would take the place of
+// the layer or of each other.
+func (a *ztocBuildArgs) checkOutputs() error {
+	taken := []string{a.layer}
+	for _, o := range a.outputs {
+		if err := store.CheckFile(o.file); err != nil {
+			return err
+		}
+		for i, name := range taken {
+			if !sameFile(name, o.file) {
+				continue
+			}
+			if i == 0 {
+				return fmt.Errorf("write %s: it is the layer", o.file)
+			}
+			return fmt.Errorf("write %s: both zTOCs are to be written to it", o.file)
+		}
+		taken = append(taken, o.file)
+	}
+	return nil
+}
+
+// sameFile reports whether two names are of one file, there or to be. A device is none.
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	if errX == nil && errY == nil {
+		return x.Mode().IsRegular() && os.SameFile(x, y)
+	}
+	a, errX = filepath.Abs(a)
+	b, errY = filepath.Abs(b)
+	return errX == nil && errY == nil && a == b
+}
+
 func ztocBuild(ctx context.Context, e *env, cmd *cli.Command) error {
 	a, err := parseZTOCBuild(cmd)
 	if err != nil {
 		return err
 	}
-	for _, o := range a.outputs {
-		if err := store.CheckFile(o.file); err != nil {
-			return err
-		}
+	if err := a.checkOutputs(); err != nil {
+		return err
 	}
 	layer, total, err := e.openInput(ctx, a.layer)
 	if err != nil {

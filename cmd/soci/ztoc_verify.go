@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
+	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -54,6 +55,9 @@ func ztocVerify(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", arg, err)
+	}
+	if v.checked == 0 {
+		return fmt.Errorf("verify %s: its SOCI index lists no zTOC", arg)
 	}
 	if v.bad > 0 {
 		return fmt.Errorf("verify %s: %d of %d zTOCs not good", arg, v.bad, v.checked)
@@ -105,7 +109,7 @@ func (v *verification) ztoc(ctx context.Context, arg, file string) error {
 		return err
 	}
 	defer layer.Close()
-	v.check(ctx, content, layer, opts)
+	v.check(ctx, content, "", layer, opts)
 	return ctx.Err()
 }
 
@@ -122,9 +126,12 @@ func (e *env) layerOf(z digest.Digest) (digest.Digest, error) {
 	return entry.OriginalDigest, nil
 }
 
-// check checks one zTOC against its layer and prints what it finds.
-func (v *verification) check(ctx context.Context, content []byte, layer io.Reader, opts ztoc.CheckOptions) {
+// check checks one zTOC, listed under a media type or "", against its layer and prints what it finds.
+func (v *verification) check(ctx context.Context, content []byte, mediaType string, layer io.Reader, opts ztoc.CheckOptions) {
 	z, err := ztoc.Open(content)
+	if err == nil && mediaType != "" && (mediaType == index.MediaTypeCompact) != (z.Format() == ztoc.FormatCompact) {
+		err = fmt.Errorf("its format is %s, and its index lists it as %s", z.Format(), mediaType)
+	}
 	if err != nil {
 		v.fault(opts.LayerDigest, digest.FromBytes(content), err)
 		return
