@@ -15,6 +15,7 @@ type ints struct {
 	width int // bytes an element: 0, 1, 2, 4 or 8
 	base  int64
 	p     []byte
+	want  int // elements that are likely to come
 }
 
 // add appends v.
@@ -51,7 +52,7 @@ func intWidth(u uint64) int {
 // widen gives all elements w bytes.
 func (s *ints) widen(w int) {
 	old := *s
-	s.p, s.width = make([]byte, s.n*w, (s.n+16)*w), w
+	s.p, s.width = make([]byte, s.n*w, max(s.n+16, s.want)*w), w
 	for i := range s.n {
 		s.put(i, old.get(i))
 	}

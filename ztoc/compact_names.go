@@ -33,8 +33,17 @@ type nameNode struct {
 	kids, next   uint32 // first child, and next sibling, in no order; 0 is none
 }
 
-func newNameTree() *nameTree {
-	return &nameTree{nodes: []nameNode{{rank: noRank}}, table: make([]uint32, 1<<10), seed: maphash.MakeSeed()}
+// newNameTree returns a tree of about so many names.
+func newNameTree(count int) *nameTree {
+	count += count/16 + 64 // directories without an entry
+	t := &nameTree{nodes: make([]nameNode, 1, count), seed: maphash.MakeSeed()}
+	t.nodes[0].rank = noRank
+	size := 1 << 10
+	for size*3/4 < count {
+		size *= 2
+	}
+	t.table = make([]uint32, size)
+	return t
 }
 
 // add enters the entry of a rank, called name. It reports false if the name leads
@@ -185,6 +194,9 @@ func (t *nameTree) write(w *sectionWriter) {
 		parent                uint32
 		next                  = 1
 	)
+	for _, s := range [...]*ints{&shared, &suffix, &kids, &ranks} {
+		s.want = len(order)
+	}
 	for i, n := range order {
 		name, d := t.name(n), &t.nodes[n]
 		same := 0

@@ -12,7 +12,7 @@ import (
 var errNoCompact = errors.New("surveyed without a compact span size")
 
 // WriteCompact writes the layer's compact zTOC to w. One of more than MaxSize bytes
-// is ErrLimit, before anything is written. Beside the result it needs some 60 to 90
+// is ErrLimit, before anything is written. Beside the result it needs some 60 to 120
 // bytes of memory for each entry.
 func (s *Survey) WriteCompact(w io.Writer) error {
 	if s.compactSize == 0 {
@@ -22,7 +22,7 @@ func (s *Survey) WriteCompact(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
-	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, entries: s.Entries()}
+	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, entries: s.Entries(), count: s.Len()}
 	if z.Compression == Gzip {
 		src.windows = s.planner.out
 	}

@@ -66,8 +66,14 @@ type tableWriter struct {
 	record                         []byte
 }
 
-func newTableWriter() *tableWriter {
-	return &tableWriter{names: newNameTree(), outside: map[uint32]string{}, classes: map[string]uint32{}}
+// newTableWriter returns a writer of about so many entries: what is made as large as it
+// will be is not made twice.
+func newTableWriter(count int) *tableWriter {
+	t := &tableWriter{names: newNameTree(count), outside: map[uint32]string{}, classes: map[string]uint32{}}
+	for _, s := range [...]*ints{&t.classOf, &t.sizes, &t.gaps, &t.sec, &t.nsec, &t.access, &t.change, &t.extraLen} {
+		s.want = count
+	}
+	return t
 }
 
 // add enters the next entry of the tar.

@@ -17,6 +17,7 @@ type compactSource struct {
 	zinfo         *ZInfo                // without windows
 	windows       *windowWriter         // nil for an uncompressed layer
 	entries       iter.Seq2[int, Entry] // in the order of the tar
+	count         int                   // how many there are, about
 }
 
 // encodeCompact returns the compact zTOC of a layer.
@@ -29,7 +30,7 @@ func encodeCompact(src *compactSource) ([]byte, error) {
 // encode is encodeCompact with an encoder; without one nothing is compressed.
 func (src *compactSource) encode(enc *zstd.Encoder) ([]byte, error) {
 	z := src.zinfo
-	table := newTableWriter()
+	table := newTableWriter(src.count)
 	for i, e := range src.entries {
 		if err := table.add(&e); err != nil {
 			return nil, fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)

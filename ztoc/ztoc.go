@@ -6,7 +6,9 @@
 // from which pieces of the layer, its spans, can be inflated without the bytes
 // before them. [Build] makes a [ZTOC] in one pass over a layer; Marshal and
 // [Unmarshal] put it on the wire, as zTOC 0.9 of FORMAT.md. [NewSurvey] makes that
-// pass too, for layers of any size in little memory, and digests the layer besides.
+// pass too, for layers of any size in little memory, and digests the layer besides;
+// it can write a second form, the compact zTOC of FORMAT.md, which [OpenCompact]
+// opens in place.
 // [ZInfo] then finds, verifies and decodes spans:
 //
 //	z, err := ztoc.Unmarshal(p)
@@ -30,7 +32,10 @@
 // layer has at most [MaxEntries] files with [MaxTOCSize] bytes of names and
 // records, and [MaxLayerSize] compressed bytes; a zTOC at most [MaxSize] bytes,
 // which is some 32,000 spans of a gzip layer; a span that Unmarshal accepts at
-// most [MaxSpan] bytes. No deflate data expand more than 1,032 times.
+// most [MaxSpan] bytes. No deflate data expand more than 1,032 times. A compact zTOC
+// has as many names and bytes of them, unpacks to at most 4 MiB and 1,024 bytes for
+// each of its own, and to no more than [MaxTOCSize]; its spans are of
+// [MinCompactSpan] bytes and more.
 //
 // # Decisions
 //
@@ -65,6 +70,13 @@
 //   - An entry or span is charged for the bytes it takes on the wire, and the sum
 //     must fit in what was read: a FlatBuffers tree whose parts are shared, which
 //     no writer makes, could otherwise unpack to any size.
+//   - A compact zTOC keeps of a window what the span behind it refers to, and its spans
+//     begin where that is least. Windows are packed in groups that are small against
+//     half a span, so that a random read is not about windows.
+//   - Its table is columns of which any element is at hand, a tree of names in which a
+//     path is found by bisection, and sums over at most 64 elements. Opening it is
+//     decompressing it. It is validated where it is looked at: nothing in it leads out
+//     of it, in circles, or to more work than a block and a name are; Check looks at all.
 //   - Unmarshal recovers from out-of-bounds panics of the generated accessors alone;
 //     what they return is bounded before it is used.
 package ztoc
