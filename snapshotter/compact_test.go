@@ -155,3 +155,25 @@ func TestCompactRestore(t *testing.T) {
 		t.Errorf("label says zTOC %s", got)
 	}
 }
+
+// TestCompactState holds that a state on disk whose diffID, which is compared with that of the compact zTOC, is none
+// makes its layer unavailable, and the start go on.
+func TestCompactState(t *testing.T) {
+	i := compactImage(t)
+	f := newFixture(t, i.m, Options{})
+	f.prepareAll(i)
+	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	f.restart(func() {
+		st, _, err := f.layers.states.load(key)
+		check(t, err)
+		st.DiffID = "damaged"
+		check(t, f.layers.states.save(st, nil))
+	})
+	if f.mount.attached[key] || f.mount.names() != 1 {
+		t.Errorf("attached %v", f.mount.attached)
+	}
+	must(f.Prepare(testContext(t), "container", i.top()))(t) // repairs
+	if !f.mount.attached[key] {
+		t.Errorf("attached %v, want %s", f.mount.attached, key)
+	}
+}

@@ -75,6 +75,9 @@ func (s layerState) validate(key string) error {
 	if err := s.ZTOC.Validate(); err != nil {
 		return fmt.Errorf("ztoc %q: %w", s.ZTOC, err)
 	}
+	if err := s.DiffID.Validate(); s.DiffID != "" && err != nil {
+		return fmt.Errorf("diffID %q: %w", s.DiffID, err)
+	}
 	if s.key() != key {
 		return errors.New("is of another layer")
 	}
