@@ -19,36 +19,96 @@ func walk(s *stream, f func(e *Entry) error) error {
 	var (
 		n    int
 		size int64
-		next int64 // offset of the next header
-		r    = tar.NewReader(s)
+		t    = tarReader{s: s}
 	)
 	for {
-		hdr, err := r.Next()
+		e, err := t.entry()
 		if err == io.EOF {
 			return nil
-		}
-		if s.err != nil && s.err != io.EOF {
-			return s.err // the layer's fault, not the tar's
-		}
-		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			if s.off < next {
-				return &FormatError{Field: "tar data", Off: s.off, Err: err}
-			}
-			return &FormatError{Field: "tar header", Off: next, Err: err}
-		}
-		e, err := entryOf(hdr, s.off)
-		if err != nil {
-			return fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), next, err)
+		} else if err != nil {
+			return err
 		}
 		if size += e.wireSize(); n >= MaxEntries || size > MaxTOCSize {
-			return fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(hdr.Name), next, ErrLimit, MaxEntries, MaxTOCSize)
+			return fmt.Errorf("tar entry %q at offset %d: %w: more than %d entries or %d bytes of names", clip(e.Name), t.at, ErrLimit, MaxEntries, MaxTOCSize)
 		}
-		if err := f(&e); err != nil {
+		if err := f(e); err != nil {
 			return err
 		}
 		n++
-		next = align(e.Offset + e.Size)
 	}
+}
+
+// tarReader reads the entries of a tar: plain ones itself, where their headers are
+// at hand, all others with archive/tar.
+type tarReader struct {
+	s    *stream
+	r    *tar.Reader // with which the last entry was read; nil: there is none, or it was a plain one
+	e    Entry       // the last entry
+	at   int64       // offset of its first header
+	next int64       // offset of the next one
+}
+
+// entry returns the next entry, valid until the one after it. io.EOF is the end of
+// the archive.
+func (t *tarReader) entry() (*Entry, error) {
+	s := t.s
+	if t.r == nil {
+		if err := t.skip(); err != nil {
+			return nil, err
+		}
+		s.fill() //nolint:errcheck // archive/tar will see it
+	}
+	t.at = t.next
+	if n := t.next - s.off; int64(len(s.rest)) >= n+tarBlock && plainHeader((*[tarBlock]byte)(s.rest[n:]), &t.e) {
+		s.rest = s.rest[n+tarBlock:]
+		s.off += n + tarBlock
+		t.r, t.e.Offset = nil, s.off
+	} else if err := t.other(); err != nil {
+		return nil, err
+	}
+	t.next = align(t.e.Offset + t.e.Size)
+	return &t.e, nil
+}
+
+// other reads the next entry with archive/tar.
+func (t *tarReader) other() error {
+	s := t.s
+	if t.r == nil {
+		t.r = tar.NewReader(s)
+	}
+	hdr, err := t.r.Next()
+	if err == io.EOF {
+		return err
+	}
+	if s.err != nil && s.err != io.EOF {
+		return s.err // the layer's fault, not the tar's
+	}
+	if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+		if s.off < t.next {
+			return &FormatError{Field: "tar data", Off: s.off, Err: err}
+		}
+		return &FormatError{Field: "tar header", Off: t.next, Err: err}
+	}
+	if t.e, err = entryOf(hdr, s.off); err != nil {
+		return fmt.Errorf("tar entry %q at offset %d: %w", clip(hdr.Name), t.next, err)
+	}
+	return nil
+}
+
+// skip passes over the data of a plain entry, and what fills their last block. As
+// with archive/tar the archive may end within the latter.
+func (t *tarReader) skip() error {
+	s := t.s
+	if _, err := s.Seek(t.e.Offset+t.e.Size-s.off, io.SeekCurrent); err != nil {
+		if s.err != io.EOF {
+			return s.err
+		}
+		return &FormatError{Field: "tar data", Off: s.off, Err: err}
+	}
+	if _, err := s.Seek(t.next-s.off, io.SeekCurrent); err != nil {
+		return s.err
+	}
+	return nil
 }
 
 // entryOf returns the entry of hdr, whose data begin at off.

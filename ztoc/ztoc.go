@@ -50,8 +50,18 @@
 //     between them are chunks and pieces of 512 KiB, made once and used
 //     again, each in one stage's hands at a time; nothing grows with the layer. A
 //     fault travels with the bytes before it: the first in the layer is reported.
-//   - Half of a pass is SHA-256. The uncompressed bytes are digested beside the
-//     compressed ones, two streams at a time on one core.
+//   - A third of a pass is SHA-256. There are four streams of it: the uncompressed
+//     bytes, and the compressed ones whole and by spans of both kinds. Two at a time
+//     go through one core, always those that have the most to do. The digests of
+//     one byte cannot share work: spans begin anywhere, so their blocks of 64 bytes
+//     do not coincide.
+//   - The inflater notes matches right in the piece, and a spool grows by blocks:
+//     what grew by copying was a twentieth of a pass. Pieces of 1 MiB took more time
+//     than those of 512 KiB, for new memory; of 256 KiB, or smaller chunks, no less.
+//     Neither did a lazier garbage collector help.
+//   - The zones in which compact checkpoints are looked for are a quarter of a span.
+//     A zone of 64 KiB in spans of 512 KiB saved 2% of the time, and the zTOC was a
+//     sixth larger.
 //   - Spans are digested while the layer streams by, before it is known where the
 //     span ends: the bytes since the last possible checkpoint are kept back.
 //   - A Survey keeps entries as differences, some 30 bytes each, in blocks that can
@@ -59,9 +69,10 @@
 //     has no name. What it holds per file in memory is less than a byte.
 //   - FlatBuffers are made from the back, so a zTOC is measured first, which leaves
 //     4 bytes an entry, and then made again from the front, part by part.
-//   - The tar reader is archive/tar: 2 to 3 µs an entry, which shows only in layers
-//     of very small files, and no surprises. A skip of file data does not copy them:
-//     it seeks in the stream.
+//   - A plain ustar header is read here, in a fifth of the time that archive/tar
+//     takes; all others, PAX records too, are archive/tar's, without surprises. That
+//     is a quarter of the time of a layer of a million small files. Tests compare
+//     the two. A skip of file data does not copy them: it seeks in the stream.
 //   - A span that Unmarshal would not take is refused when it is built.
 //   - Behind the tar's end-of-archive marker anything may follow within the gzip.
 //     It is inflated and checked, but belongs to no span's output.

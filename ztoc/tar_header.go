@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ztoc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"time"
+)
+
+// Fields of a tar header that are read here; see POSIX.1-1988.
+const (
+	tarName, tarNameEnd         = 0, 100
+	tarMode, tarUID, tarGID     = 100, 108, 116
+	tarSize, tarModTime, tarSum = 124, 136, 148
+	tarType                     = 156
+	tarLink, tarLinkEnd         = 157, 257
+	tarMagic                    = 257
+	tarUname, tarGname          = 265, 297
+	tarDevmajor, tarDevminor    = 329, 337
+	tarPrefix, tarPrefixEnd     = 345, 500
+	tarTrailer                  = 508 // of a star header
+)
+
+// plainTypes are the types of entries that a header alone describes.
+var plainTypes = [256]EntryType{'0': TypeReg, '1': TypeHardlink, '2': TypeSymlink, '5': TypeDir}
+
+// plainHeader reads the header of an entry that is all there is of it, in the form
+// in which nearly all are written: ustar, numbers in octal digits up to a NUL. It
+// sets e to what archive/tar and entryOf would make of it, but for the offset, or
+// reports false: then the block may be anything, and e is as before.
+func plainHeader(p *[tarBlock]byte, e *Entry) bool {
+	typ := plainTypes[p[tarType]]
+	if typ == 0 || p[tarName] == 0 || string(p[tarMagic:tarMagic+6]) != "ustar\x00" || string(p[tarTrailer:]) == "tar\x00" {
+		return false
+	}
+	mode, ok1 := octal(p[tarMode : tarMode+8])
+	uid, ok2 := octal(p[tarUID : tarUID+8])
+	gid, ok3 := octal(p[tarGID : tarGID+8])
+	size, ok4 := octal(p[tarSize : tarSize+12])
+	mtime, ok5 := octal(p[tarModTime : tarModTime+12])
+	sum, ok6 := octal(p[tarSum : tarSum+7]) // a space follows
+	major, ok7 := octalOrNone(p[tarDevmajor : tarDevmajor+8])
+	minor, ok8 := octalOrNone(p[tarDevminor : tarDevminor+8])
+	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && ok8) || p[tarSum+7] != ' ' || sum != headerSum(p) {
+		return false
+	}
+	if typ != TypeReg {
+		size = 0
+	}
+	*e = Entry{
+		Name: tarString(p[tarName:tarNameEnd]), Linkname: tarString(p[tarLink:tarLinkEnd]),
+		Type: typ, Size: size, Mode: mode,
+		UID: uint32(uid), GID: uint32(gid), Uname: tarString(p[tarUname:tarGname]), Gname: tarString(p[tarGname:tarDevmajor]),
+		ModTime:  time.Unix(mtime, 0).UTC(),
+		Devmajor: major, Devminor: minor,
+	}
+	if p[tarPrefix] != 0 {
+		e.Name = tarString(p[tarPrefix:tarPrefixEnd]) + "/" + e.Name
+	}
+	return true
+}
+
+// octal reads a number of octal digits, all but the last byte of p, which is NUL.
+func octal(p []byte) (int64, bool) {
+	var v int64
+	n := len(p) - 1
+	for _, c := range p[:n] {
+		if c -= '0'; c > 7 {
+			return 0, false
+		}
+		v = v<<3 | int64(c)
+	}
+	return v, p[n] == 0
+}
+
+// octalOrNone is octal, or 0 for a field of zeros.
+func octalOrNone(p []byte) (int64, bool) {
+	if binary.LittleEndian.Uint64(p) == 0 {
+		return 0, true
+	}
+	return octal(p)
+}
+
+// headerSum adds up the bytes of a header, those of the sum itself as spaces.
+func headerSum(p *[tarBlock]byte) int64 {
+	// Four sums of 16 bits at a time: 128 bytes of at most 255 in each.
+	const low = 0x00ff00ff00ff00ff
+	var even, odd uint64
+	for i := 0; i < tarBlock; i += 8 {
+		v := binary.LittleEndian.Uint64(p[i:])
+		even += v & low
+		odd += v >> 8 & low
+	}
+	sum := int64(8 * ' ')
+	for range 4 {
+		sum += int64(even&0xffff + odd&0xffff)
+		even, odd = even>>16, odd>>16
+	}
+	for _, c := range p[tarSum : tarSum+8] {
+		sum -= int64(c)
+	}
+	return sum
+}
+
+// tarString is the text of a field, up to the first NUL.
+func tarString(p []byte) string {
+	if i := bytes.IndexByte(p, 0); i >= 0 {
+		p = p[:i]
+	}
+	return string(p)
+}
