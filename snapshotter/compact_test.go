@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/seekoci/seekoci/fs"
 	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -149,6 +150,28 @@ func TestCompactRestore(t *testing.T) {
 	plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest)
 	if !f.mount.attached[plain] || f.mount.attached[key] {
 		t.Errorf("attached %v, want %s", f.mount.attached, plain)
+	}
+	info := must(f.Stat(testContext(t), i.chains[0].String()))(t)
+	if got := info.Labels[labelZTOC]; got != i.index.Layers[0].Digest.String() {
+		t.Errorf("label says zTOC %s", got)
+	}
+}
+
+// TestCompactRefused holds that a compact zTOC whose table turns out to be malformed when the layer is attached leaves
+// nothing behind, and the other one is taken.
+func TestCompactRefused(t *testing.T) {
+	i := compactImage(t)
+	f := newFixture(t, i.m, Options{})
+	compact := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest)
+	f.mount.err, f.mount.errOf = fs.ErrTOC, compact
+	if _, err := f.prepare(i, 0); !errdefs.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	_, held := f.layers.get(compact)
+	if f.last.Kind != Lazy || f.last.Format != ztoc.Format09 || held || !f.mount.attached[plain] ||
+		f.entries("soci", "layers") != 1 || f.entries("soci", "spans") != 1 {
+		t.Errorf("decision %+v, attached %v, %d states, %d spans", f.last, f.mount.attached, f.entries("soci", "layers"), f.entries("soci", "spans"))
 	}
 	info := must(f.Stat(testContext(t), i.chains[0].String()))(t)
 	if got := info.Labels[labelZTOC]; got != i.index.Layers[0].Digest.String() {

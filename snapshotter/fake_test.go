@@ -225,13 +225,14 @@ type fakeMount struct {
 	mu       sync.Mutex
 	attached map[string]bool
 	closed   bool
-	err      error // of Attach, if not nil
+	err      error  // of Attach, if not nil
+	errOf    string // the name that err is of; "" means all
 }
 
 func (f *fakeMount) Attach(name string, _ fs.TOC, _ *span.Layer) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
+	if f.err != nil && (f.errOf == "" || f.errOf == name) {
 		return "", f.err
 	}
 	if f.attached[name] || f.closed {
