@@ -177,7 +177,7 @@ func storedCompact(t testing.TB) [][]byte {
 func TestCompactFlip(t *testing.T) {
 	for _, p := range storedCompact(t) {
 		exercise(t, mustOpen(t, p))
-		step := 1 + len(p)/500
+		step := 1 + len(p)/300
 		for i := 0; i < len(p); i += 1 + i/300*step {
 			if _, err := OpenCompact(p[:i]); !errors.Is(err, ErrFormat) && !errors.Is(err, ErrLimit) {
 				t.Fatalf("%d of %d bytes: error %v", i, len(p), err)

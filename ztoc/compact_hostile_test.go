@@ -107,7 +107,7 @@ func TestCompactBombs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	zeros := enc.EncodeAll(make([]byte, 64<<20), nil)
+	zeros := enc.EncodeAll(make([]byte, 16<<20), nil)
 	open := func(dir, body []byte) error {
 		p := append([]byte{}, valid[:compactHeader]...)
 		binary.LittleEndian.PutUint32(p[12:], uint32(len(dir)))
@@ -126,8 +126,8 @@ func TestCompactBombs(t *testing.T) {
 		dir, body []byte
 		want      error
 	}{
-		"tool":       {head(2, layer, layer, 512, 1, 0, 1, 0, 64<<20, uint64(len(zeros))), zeros, ErrFormat},
-		"starts":     {head(2, layer, layer, 512, 1, 0, 1, 0, 0, 0, 64<<20, uint64(len(zeros))), zeros, ErrFormat},
+		"tool":       {head(2, layer, layer, 512, 1, 0, 1, 0, 16<<20, uint64(len(zeros))), zeros, ErrFormat},
+		"starts":     {head(2, layer, layer, 512, 1, 0, 1, 0, 0, 0, 16<<20, uint64(len(zeros))), zeros, ErrFormat},
 		"huge":       {head(2, layer, layer, 512, 1, 0, 1, 0, 0, 0, math.MaxUint64, 1), zeros, ErrFormat},
 		"spans":      {head(2, layer, layer, 512, math.MaxUint64, 0, 1, 0), zeros, ErrFormat},
 		"many spans": {head(2, layer, layer, 512, 1<<20, 0, 1, 0), zeros, ErrFormat},
