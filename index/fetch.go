@@ -3,7 +3,6 @@
 package index
 
 import (
-	"bytes"
 	"context"
 	_ "crypto/sha256" // for go-digest
 	_ "crypto/sha512" // for go-digest
@@ -40,15 +39,36 @@ func ReadAll(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit i
 	if desc.Size == 0 {
 		r.unknown, r.desc.Size = true, limit
 	}
-	// The buffer grows with what arrives, not with what the descriptor claims.
-	var buf bytes.Buffer
-	if _, err := buf.ReadFrom(r); err != nil {
+	if p, err = r.readAll(); err == nil {
+		err = r.verify()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
 	}
-	if err := r.verify(); err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	return p, nil
+}
+
+// firstRead is how much memory the content of a descriptor gets before any of it is there.
+const firstRead = 64 << 10
+
+// readAll reads on to the end. The buffer grows with what arrives, not with what the
+// descriptor claims, and not beyond: a zTOC is used where it was read to.
+func (v *verifier) readAll() ([]byte, error) {
+	most := int(v.desc.Size) + 1
+	p := make([]byte, 0, min(firstRead, most))
+	for {
+		if len(p) == cap(p) {
+			p = append(make([]byte, 0, min(2*cap(p), most)), p...)
+		}
+		n, err := v.Read(p[len(p):cap(p)])
+		p = p[:len(p)+n]
+		if err == io.EOF {
+			return p, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return buf.Bytes(), nil
 }
 
 // closed closes c after an operation that ended with err.
