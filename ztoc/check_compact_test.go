@@ -60,3 +60,57 @@ func TestCheckCompactNames(t *testing.T) {
 		t.Errorf("faults %q", c.Faults)
 	}
 }
+
+// TestCheckCompactFlip holds that Check finds a change of a compact zTOC, or it makes no difference.
+func TestCheckCompactFlip(t *testing.T) {
+	plain, err := ztoctest.Tar(ztoctest.Files(3, 20), ztoctest.TarOptions{Prefix: "./"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := ztoctest.Member{Level: 6}.Encode(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := Build(t.Context(), bytes.NewReader(layer), BuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := storedCompact(t)[0] // of that layer
+	sums := p[len(compactMagic)+8:][:64]
+	of, diffID := sha256.Sum256(layer), sha256.Sum256(plain)
+	copy(sums, of[:])
+	copy(sums[32:], diffID[:])
+	check := func() (faults []error, c *Compact) {
+		r, err := Open(p)
+		if err != nil {
+			return []error{err}, nil
+		}
+		checked, err := r.Check(t.Context(), bytes.NewReader(layer), CheckOptions{})
+		if err != nil { // of a layer compressed as the zTOC says
+			return []error{err}, nil
+		}
+		return checked.Faults, r.c
+	}
+	if faults, _ := check(); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	told := 0
+	for i := range 40 {
+		at := i * len(p) / 40
+		if i < 2 { // the digests
+			at = compactHeader - 1 - 32*i
+		}
+		p[at] ^= 4
+		if faults, c := check(); len(faults) > 0 {
+			told++
+		} else if i < 2 {
+			t.Errorf("digest %d: no fault", i)
+		} else {
+			checkCompact(t, c, z, layer, plain)
+		}
+		p[at] ^= 4
+	}
+	if told < 20 {
+		t.Errorf("%d faults of 40", told)
+	}
+}
