@@ -21,7 +21,8 @@
 //     at most 4 deep and list at most 256 manifests, which have at most 32 MiB together.
 //   - Build holds the zTOCs of all layers until the last is made, because nothing may
 //     be pushed of an image that fails. Beyond 64 MiB they go to unlinked temporary
-//     files; what remains in memory is one [ztoc.Survey] per worker.
+//     files; what remains in memory is one [ztoc.Survey] per worker,
+//     and the compact zTOC that it is writing.
 //   - A prefetch artifact has at most [MaxPrefetchSize] bytes.
 //
 // # Decisions
