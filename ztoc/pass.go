@@ -91,6 +91,8 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 		w      = &walker{p: p}
 		d      = newDigester(p)
 		err    error
+
+		digested bool // all there is
 	)
 	stages.start(cancel, func() { newUnpacker(ctx, p).run() })
 	stages.start(cancel, func() {
@@ -98,7 +100,7 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 			cancel()
 		}
 	})
-	stages.start(cancel, func() { d.run(ctx) })
+	stages.start(cancel, func() { digested = d.run(ctx) })
 	func() {
 		defer stages.wait()
 		defer func() {
@@ -110,7 +112,8 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 		p.read(ctx, r)
 	}()
 	cancel()
-	if e := parent.Err(); e != nil && err != nil {
+	// The end of parent may come when only digests are missing.
+	if e := parent.Err(); e != nil && (err != nil || !digested) {
 		return nil, &readError{p.off, e}
 	}
 	if err != nil {

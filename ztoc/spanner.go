@@ -48,12 +48,12 @@ func newDigester(p *pass) *digester {
 	return d
 }
 
-// run takes batches up to the last.
-func (d *digester) run(ctx context.Context) {
+// run takes batches up to the last. It reports false if ctx ends before.
+func (d *digester) run(ctx context.Context) bool {
 	for {
 		b, ok := receive(ctx, d.p.sums)
 		if !ok {
-			return
+			return false
 		}
 		for i := range d.spans {
 			d.spans[i].cuts = append(d.spans[i].cuts, b.cuts[i]...)
@@ -68,7 +68,7 @@ func (d *digester) run(ctx context.Context) {
 		}
 		d.catchUp()
 		d.flush(0)
-		return
+		return true
 	}
 }
 

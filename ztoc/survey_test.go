@@ -290,3 +290,26 @@ func TestSpanLimit(t *testing.T) {
 		t.Errorf("error %v, want ErrLimit", err)
 	}
 }
+
+// TestSurveyCancelLate cancels when all has been read, but not digested.
+func TestSurveyCancelLate(t *testing.T) {
+	archive := mustTar(t, []ztoctest.File{ztoctest.Big(1, "big", 200000)}, ztoctest.TarOptions{})
+	layer := mustGzip(t, archive, ztoctest.Member{Level: 1})
+	for range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := io.MultiReader(bytes.NewReader(layer), &cancelReader{r: bytes.NewReader(nil), cancel: cancel})
+		s, err := ztoc.NewSurvey(ctx, r, ztoc.SurveyOptions{BuildOptions: ztoc.BuildOptions{SpanSize: 10000}})
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if s.LayerDigest() != digest.FromBytes(layer) || s.DiffID() != digest.FromBytes(archive) {
+			t.Fatal("a survey with other digests")
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
