@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/seekoci/seekoci/ztoc"
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )

@@ -47,6 +47,9 @@ func (u *unpacker) run() {
 		return
 	}
 	err := u.layer()
+	if u.ctx.Err() != nil {
+		return // the piece may be incomplete; nobody waits for it
+	}
 	if u.in.cur != nil {
 		u.w.chunks = append(u.w.chunks, u.in.cur)
 	}
