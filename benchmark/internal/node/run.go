@@ -59,6 +59,13 @@ func (n *Node) Run(ctx context.Context, c Container) (Result, error) {
 	go func() { first <- firstByte(file, start, stop) }()
 	_, err := n.command(ctx, n.Containerd.ctr, args)
 	r := Result{Total: time.Since(start)}
+	if err != nil {
+		// The shim waits for what a failed container said, but not for ever; and why it failed is worth waiting for.
+		late := make(chan struct{})
+		timer := time.AfterFunc(lateOutput, func() { close(late) })
+		firstByte(file, start, late)
+		timer.Stop()
+	}
 	close(stop)
 	r.First = <-first
 	out, readErr := os.ReadFile(file)
@@ -68,6 +75,9 @@ func (n *Node) Run(ctx context.Context, c Container) (Result, error) {
 	}
 	return r, errors.Join(readErr, os.Remove(file))
 }
+
+// lateOutput bounds the wait for the output of a container that has failed.
+const lateOutput = 5 * time.Second
 
 // firstByte waits until the file has content or stop is closed, and returns how long after start that was; 0 if it has none.
 func firstByte(file string, start time.Time, stop <-chan struct{}) time.Duration {
