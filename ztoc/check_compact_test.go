@@ -63,18 +63,7 @@ func TestCheckCompactNames(t *testing.T) {
 
 // TestCheckCompactFlip holds that Check finds a change of a compact zTOC, or it makes no difference.
 func TestCheckCompactFlip(t *testing.T) {
-	plain, err := ztoctest.Tar(ztoctest.Files(3, 20), ztoctest.TarOptions{Prefix: "./"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := ztoctest.Member{Level: 6}.Encode(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := Build(t.Context(), bytes.NewReader(layer), BuildOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	plain, layer, z := storedLayer(t)
 	p := storedCompact(t)[0] // of that layer
 	sums := p[len(compactMagic)+8:][:64]
 	of, diffID := sha256.Sum256(layer), sha256.Sum256(plain)

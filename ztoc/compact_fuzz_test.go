@@ -155,18 +155,7 @@ func storedCompact(t testing.TB) [][]byte {
 		}
 		return p
 	}
-	plain, err := ztoctest.Tar(ztoctest.Files(3, 20), ztoctest.TarOptions{Prefix: "./"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := ztoctest.Member{Level: 6}.Encode(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := Build(t.Context(), bytes.NewReader(layer), BuildOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, layer, z := storedLayer(t)
 	src := &compactSource{buildTool: "test", entries: slices.All(z.TOC), zinfo: &ZInfo{
 		Compression: Gzip, SpanSize: MinCompactSpan, CompressedSize: z.ZInfo.CompressedSize, UncompressedSize: z.ZInfo.UncompressedSize}}
 	src.zinfo.Spans, src.windows = planned(t, layer, MinCompactSpan, 1<<20)
@@ -234,4 +223,22 @@ func FuzzCompactEntries(f *testing.F) {
 		}
 		checkEntries(t, mustOpen(t, p), toc)
 	})
+}
+
+// storedLayer returns the archive and the layer that storedCompact is made of, and its zTOC.
+func storedLayer(t testing.TB) (plain, layer []byte, z *ZTOC) {
+	t.Helper()
+	plain, err := ztoctest.Tar(ztoctest.Files(3, 20), ztoctest.TarOptions{Prefix: "./"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err = ztoctest.Member{Level: 6}.Encode(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err = Build(t.Context(), bytes.NewReader(layer), BuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain, layer, z
 }
