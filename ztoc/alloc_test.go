@@ -6,7 +6,6 @@ package ztoc_test
 
 import (
 	"bytes"
-	"errors"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -72,20 +71,30 @@ func checkDecodeAllocs(t *testing.T, z *ztoc.ZInfo, layer []byte) {
 	}
 }
 
-// TestDecodePairAllocs does not allocate once it is warm.
-func TestDecodePairAllocs(t *testing.T) {
+// TestPairDecoderAllocs does not allocate once it is warm.
+func TestPairDecoderAllocs(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	z, layer, _ := sample(t)
-	a, b := work(z, 0, layer), work(z, 1, layer)
+	works := allWork(z, layer)
+	var p ztoc.PairDecoder
 	run := func() {
-		ztoc.DecodePair(a, b)
-		if err := errors.Join(a.Err, b.Err); err != nil {
-			t.Fatal(err)
+		for _, w := range works {
+			if p.Len() == 2 {
+				if err := p.Next().Err; err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Add(w)
+		}
+		for w := p.Next(); w != nil; w = p.Next() {
+			if w.Err != nil {
+				t.Fatal(w.Err)
+			}
 		}
 	}
 	run()
 	if n := testing.AllocsPerRun(20, run); n != 0 {
-		t.Errorf("%v allocations a pair, want none", n)
+		t.Errorf("%v allocations, want none", n)
 	}
 }

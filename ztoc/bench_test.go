@@ -124,18 +124,22 @@ func BenchmarkUnmarshal(b *testing.B) {
 	}
 }
 
-// BenchmarkDecodePair decodes spans two at a time on one core; compare BenchmarkDecode.
-func BenchmarkDecodePair(b *testing.B) {
+// BenchmarkPairDecoder decodes spans two at a time on one core; compare BenchmarkDecode.
+func BenchmarkPairDecoder(b *testing.B) {
 	layer, archive := benchLayer(b)
-	z := mustBuild(b, layer, ztoc.BuildOptions{}).ZInfo
-	var works [2]*ztoc.SpanWork
-	for i := range works {
-		works[i] = work(z, i, layer)
-	}
-	b.SetBytes(int64(len(works[0].Dst) + len(works[1].Dst)))
+	works := allWork(mustBuild(b, layer, ztoc.BuildOptions{}).ZInfo, layer)
+	b.SetBytes(int64(len(archive)))
 	b.ReportAllocs()
+	var p ztoc.PairDecoder
 	for b.Loop() {
-		ztoc.DecodePair(works[0], works[1])
+		for _, w := range works {
+			if p.Len() == 2 {
+				p.Next()
+			}
+			p.Add(w)
+		}
+		for p.Next() != nil {
+		}
 	}
 	for _, w := range works {
 		s := w.ZInfo.Spans[w.ID]

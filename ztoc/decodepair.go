@@ -6,7 +6,7 @@ import (
 	"github.com/seekoci/seekoci/ztoc/internal/inflate"
 )
 
-// SpanWork is the decoding of one span by DecodePair.
+// SpanWork is the decoding of one span by a PairDecoder.
 type SpanWork struct {
 	ZInfo *ZInfo
 	ID    int    // of the span
@@ -15,18 +15,79 @@ type SpanWork struct {
 	Err   error  // what Decode would return
 }
 
-// DecodePair is Decode for two spans, of any layers. On amd64 both are decoded at
-// once, which takes less of a core than one after the other: while one waits for a
-// table look-up the other goes on. It is safe for concurrent use and does not
-// allocate after warm-up.
-func DecodePair(a, b *SpanWork) {
-	x, y := a.begin(), b.begin()
-	for x != nil && y != nil {
-		inflate.DecodePair(&x.job, &y.job)
-		x, y = a.turn(x), b.turn(y)
+// PairDecoder decodes spans, of any layers, two at a time on one core. On amd64 that
+// takes less of the core than one after the other: while one waits for a table
+// look-up the other goes on. Whoever has many spans keeps it full:
+//
+//	var p ztoc.PairDecoder
+//	for {
+//		for p.Len() < 2 && more() {
+//			p.Add(take())
+//		}
+//		w := p.Next()
+//		if w == nil {
+//			break
+//		}
+//		...
+//	}
+//
+// Its zero value is empty. It is not for concurrent use, and does not allocate after
+// warm-up. One that is dropped leaves the spans under way undone.
+type PairDecoder struct {
+	works [2]*SpanWork
+	spans [2]*SpanDecoder // nil: the work is done
+}
+
+// Len is the number of spans under way, 0 to 2.
+func (p *PairDecoder) Len() (n int) {
+	for _, w := range p.works {
+		if w != nil {
+			n++
+		}
 	}
-	a.alone(x)
-	b.alone(y)
+	return n
+}
+
+// Add takes up a span; Len must be below 2. w, and the bytes it refers to, belong to
+// p until Next returns it.
+func (p *PairDecoder) Add(w *SpanWork) {
+	i := 0
+	if p.works[0] != nil {
+		i = 1
+	}
+	if p.works[i] != nil {
+		panic("ztoc: internal error: PairDecoder.Add: two spans are under way")
+	}
+	p.works[i], p.spans[i] = w, w.begin()
+}
+
+// Next goes on until one of the spans is done or has failed, and returns it. The other
+// stays as far as it has come. It returns nil if none is under way.
+func (p *PairDecoder) Next() *SpanWork {
+	for {
+		for i, w := range p.works {
+			if w != nil && p.spans[i] == nil {
+				p.works[i] = nil
+				return w
+			}
+		}
+		a, b := p.spans[0], p.spans[1]
+		switch {
+		case a != nil && b != nil:
+			inflate.DecodePair(&a.job, &b.job)
+		case a != nil:
+			a.job.Decode()
+		case b != nil:
+			b.job.Decode()
+		default:
+			return nil
+		}
+		for i, d := range p.spans {
+			if d != nil {
+				p.spans[i] = p.works[i].turn(d)
+			}
+		}
+	}
 }
 
 // begin opens the span and returns its decoder with the first call of the inflater
@@ -66,14 +127,6 @@ func (w *SpanWork) next(d *SpanDecoder) *SpanDecoder {
 		return w.done(d, err)
 	}
 	return d
-}
-
-// alone does the rest without a partner.
-func (w *SpanWork) alone(d *SpanDecoder) {
-	for d != nil {
-		d.job.Decode()
-		d = w.turn(d)
-	}
 }
 
 // done ends the work.

@@ -5,6 +5,8 @@ package ztoc_test
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -17,14 +19,40 @@ func work(z *ztoc.ZInfo, id int, layer []byte) *ztoc.SpanWork {
 	return &ztoc.SpanWork{ZInfo: z, ID: id, Src: layer[s.In.Off:s.In.End()], Dst: make([]byte, s.Out.Len)}
 }
 
-// TestDecodePair pairs spans of all kinds of layers with each other.
-func TestDecodePair(t *testing.T) {
-	archive := mustTar(t, append(ztoctest.Files(9, 0)[:17], ztoctest.Big(1, "big", 300000)), ztoctest.TarOptions{Padding: 20000})
-	type layer struct {
-		z     *ztoc.ZInfo
-		bytes []byte
+// pairUp decodes the works with a PairDecoder that is kept full, and fails unless each
+// comes back once.
+func pairUp(t testing.TB, works []*ztoc.SpanWork) {
+	t.Helper()
+	var p ztoc.PairDecoder
+	var done []*ztoc.SpanWork
+	for next := 0; ; {
+		for p.Len() < 2 && next < len(works) {
+			p.Add(works[next])
+			next++
+		}
+		under := p.Len()
+		w := p.Next()
+		if w == nil {
+			break
+		}
+		if p.Len() != under-1 {
+			t.Fatalf("%d of %d spans under way when one is done", p.Len(), under)
+		}
+		if slices.Contains(done, w) {
+			t.Fatalf("span %d is done twice", w.ID)
+		}
+		done = append(done, w)
 	}
-	layers := []layer{{mustBuild(t, archive, ztoc.BuildOptions{SpanSize: 50000}).ZInfo, archive}}
+	if len(done) != len(works) || p.Len() != 0 {
+		t.Fatalf("%d of %d spans done, %d under way", len(done), len(works), p.Len())
+	}
+}
+
+// TestPairDecoder decodes the spans of all kinds of layers, in an order that pairs any
+// with any, from one byte to many pieces.
+func TestPairDecoder(t *testing.T) {
+	archive := mustTar(t, append(ztoctest.Files(9, 0)[:17], ztoctest.Big(1, "big", 300000)), ztoctest.TarOptions{Padding: 20000})
+	works := allWork(mustBuild(t, archive, ztoc.BuildOptions{SpanSize: 50000}).ZInfo, archive)
 	for i, enc := range ztoctest.Encoders() {
 		if !enc.Available() {
 			continue // TestEncoders reports it
@@ -33,31 +61,37 @@ func TestDecodePair(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		layers = append(layers, layer{mustBuild(t, p, ztoc.BuildOptions{SpanSize: int64(20000 * (1 + i%5))}).ZInfo, p})
+		works = append(works, allWork(mustBuild(t, p, ztoc.BuildOptions{SpanSize: int64(20000 * (1 + i%5))}).ZInfo, p)...)
 	}
-	check := func(w *ztoc.SpanWork) {
-		t.Helper()
-		s := w.ZInfo.Spans[w.ID]
-		if w.Err != nil {
-			t.Fatalf("span %d: %v", w.ID, w.Err)
+	for seed := range uint64(4) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		r.Shuffle(len(works), func(i, j int) { works[i], works[j] = works[j], works[i] })
+		for _, w := range works {
+			clear(w.Dst)
 		}
-		if s.Out.Len > 0 && !bytes.Equal(w.Dst, archive[s.Out.Off:s.Out.End()]) {
-			t.Fatalf("span %d differs", w.ID)
-		}
-	}
-	for i, x := range layers {
-		y := layers[(i*7+3)%len(layers)]
-		for id := range max(len(x.z.Spans), len(y.z.Spans)) {
-			a, b := work(x.z, id%len(x.z.Spans), x.bytes), work(y.z, (id*5+1)%len(y.z.Spans), y.bytes)
-			ztoc.DecodePair(a, b)
-			check(a)
-			check(b)
+		pairUp(t, works)
+		for _, w := range works {
+			s := w.ZInfo.Spans[w.ID]
+			if w.Err != nil {
+				t.Fatalf("seed %d: span %d: %v", seed, w.ID, w.Err)
+			}
+			if s.Out.Len > 0 && !bytes.Equal(w.Dst, archive[s.Out.Off:s.Out.End()]) {
+				t.Fatalf("seed %d: span %d differs", seed, w.ID)
+			}
 		}
 	}
 }
 
-// TestDecodePairFault has one of two that fails: the other must not notice.
-func TestDecodePairFault(t *testing.T) {
+// allWork returns the decoding of all spans of layer.
+func allWork(z *ztoc.ZInfo, layer []byte) (works []*ztoc.SpanWork) {
+	for id := range z.Spans {
+		works = append(works, work(z, id, layer))
+	}
+	return works
+}
+
+// TestPairDecoderFault has spans that fail: the others must not notice.
+func TestPairDecoderFault(t *testing.T) {
 	z, layer, archive := sample(t)
 	spoiled := work(z, 1, bytes.Clone(layer))
 	for i := len(spoiled.Src) / 2; i < len(spoiled.Src); i++ {
@@ -69,18 +103,18 @@ func TestDecodePairFault(t *testing.T) {
 	cut := work(z, 1, layer)
 	cut.Src = cut.Src[:len(cut.Src)-1]
 	for name, bad := range map[string]*ztoc.SpanWork{"spoiled": spoiled, "short": short, "none": none, "cut": cut} {
-		for range 2 {
-			good := work(z, 0, layer)
-			a, b := good, bad
-			if bad.Err != nil {
-				a, b = bad, good // the other way round
-			}
-			ztoc.DecodePair(a, b)
-			if good.Err != nil || !bytes.Equal(good.Dst, archive[:len(good.Dst)]) {
-				t.Errorf("%s: the good span: %v", name, good.Err)
-			}
-			if bad.Err == nil {
-				t.Errorf("%s: no error", name)
+		good := []*ztoc.SpanWork{work(z, 0, layer), work(z, 0, layer), work(z, 0, layer)}
+		pairUp(t, []*ztoc.SpanWork{good[0], bad, good[1]})
+		if bad.Err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		pairUp(t, []*ztoc.SpanWork{bad, good[2]}) // the other way round
+		if bad.Err == nil {
+			t.Errorf("%s: no error at first place", name)
+		}
+		for i, w := range good {
+			if w.Err != nil || !bytes.Equal(w.Dst, archive[:len(w.Dst)]) {
+				t.Errorf("%s: good span %d: %v", name, i, w.Err)
 			}
 		}
 	}
@@ -88,4 +122,18 @@ func TestDecodePairFault(t *testing.T) {
 	if !errors.As(spoiled.Err, &fe) {
 		t.Errorf("spoiled: %v, want a *FormatError", spoiled.Err)
 	}
+}
+
+// TestPairDecoderFull takes no third span.
+func TestPairDecoderFull(t *testing.T) {
+	z, layer, _ := sample(t)
+	var p ztoc.PairDecoder
+	p.Add(work(z, 0, layer))
+	p.Add(work(z, 1, layer))
+	defer func() {
+		if recover() == nil {
+			t.Error("a third span is taken up")
+		}
+	}()
+	p.Add(work(z, 0, layer))
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -14,39 +13,46 @@ import (
 
 // pairDecoder decodes the spans of one layer two at a time on one processor.
 type pairDecoder struct {
-	z    *ztoc.ZInfo
-	data []byte // the layer
-	room [2][]byte
+	z     *ztoc.ZInfo
+	data  []byte // the layer
+	works [2]ztoc.SpanWork
+	rooms [2][]byte // for the output of works
 }
 
 func newPairDecoder(z *ztoc.ZInfo, data []byte) *pairDecoder {
-	d := newSpanDecoder(z, data, nil)
-	return &pairDecoder{z, data, [2][]byte{d.room, make([]byte, len(d.room))}}
+	d := &pairDecoder{z: z, data: data}
+	for i := range d.rooms {
+		d.rooms[i] = newSpanDecoder(z, data, nil).room
+	}
+	return d
 }
 
-// work is the decoding of span id, by the half of the pair.
-func (d *pairDecoder) work(half, id int) *ztoc.SpanWork {
-	s := &d.z.Spans[id]
-	return &ztoc.SpanWork{ZInfo: d.z, ID: id, Src: d.data[s.In.Off:s.In.End()], Dst: d.room[half][:s.Out.Len]}
-}
-
-// each decodes all spans, neighbours together, and passes them on in order.
-func (d *pairDecoder) each(yield func(p []byte) error) error {
-	for id := 0; id < len(d.z.Spans); id += 2 {
-		works := []*ztoc.SpanWork{d.work(0, id)}
-		if id+1 < len(d.z.Spans) {
-			works = append(works, d.work(1, id+1))
-			ztoc.DecodePair(works[0], works[1])
-		} else {
-			works[0].Err = d.z.Decode(works[0].Dst, id, works[0].Src)
+// each decodes all spans and passes them on as they are done. The next span takes the
+// place of one that is done while the other goes on.
+func (d *pairDecoder) each(yield func(w *ztoc.SpanWork) error) error {
+	var p ztoc.PairDecoder
+	next := 0
+	add := func(i int) {
+		if next < len(d.z.Spans) {
+			s := &d.z.Spans[next]
+			d.works[i] = ztoc.SpanWork{ZInfo: d.z, ID: next, Src: d.data[s.In.Off:s.In.End()], Dst: d.rooms[i][:s.Out.Len]}
+			p.Add(&d.works[i])
+			next++
 		}
-		for _, w := range works {
-			if w.Err != nil {
-				return w.Err
-			}
-			if err := yield(w.Dst); err != nil {
-				return err
-			}
+	}
+	add(0)
+	add(1)
+	for w := p.Next(); w != nil; w = p.Next() {
+		if w.Err != nil {
+			return w.Err
+		}
+		if err := yield(w); err != nil {
+			return err
+		}
+		if w == &d.works[0] {
+			add(0)
+		} else {
+			add(1)
 		}
 	}
 	return nil
@@ -59,7 +65,7 @@ func (d *pairDecoder) decodeAll() error {
 		runtime.LockOSThread() // as the other contenders: a thread of its own, bound to the first processor
 		err := pin(0, 1)
 		if err == nil {
-			err = d.each(func([]byte) error { return nil })
+			err = d.each(func(*ztoc.SpanWork) error { return nil })
 		}
 		errs <- err
 	}()
@@ -69,17 +75,17 @@ func (d *pairDecoder) decodeAll() error {
 // check compares the spans with those that are decoded one by one.
 func (d *pairDecoder) check() error {
 	one := newSpanDecoder(d.z, d.data, ours)
-	id := 0
-	err := d.each(func(p []byte) error {
-		want, err := one.span(id)
-		if err == nil && !bytes.Equal(p, want) {
-			err = fmt.Errorf("span %d differs when decoded with its neighbour", id)
+	seen := make(map[int]bool)
+	err := d.each(func(w *ztoc.SpanWork) error {
+		want, err := one.span(w.ID)
+		if err == nil && !bytes.Equal(w.Dst, want) {
+			err = fmt.Errorf("span %d differs when decoded with another", w.ID)
 		}
-		id++
+		seen[w.ID] = true
 		return err
 	})
-	if err == nil && id != len(d.z.Spans) {
-		err = errors.Join(io.ErrUnexpectedEOF, fmt.Errorf("%d of %d spans", id, len(d.z.Spans)))
+	if err == nil && len(seen) != len(d.z.Spans) {
+		err = fmt.Errorf("%d of %d spans: %w", len(seen), len(d.z.Spans), io.ErrUnexpectedEOF)
 	}
 	return err
 }
