@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -58,6 +59,15 @@ type blob struct {
 }
 
 func (b *blob) Size() int64 { return int64(len(b.data)) }
+
+func (b *blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if b.hook != nil {
+		if err := b.hook(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return io.NopCloser(bytes.NewReader(b.data[off : off+n])), nil
+}
 
 func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if b.hook != nil {
