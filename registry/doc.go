@@ -3,7 +3,7 @@
 // Package registry is a client of OCI distribution registries.
 //
 // The two types to know are Repository, which resolves, fetches, pushes and
-// lists what refers to what, and Blob, which reads ranges of one blob for as
+// lists what refers to what, and Blob, which streams ranges of one blob for as
 // long as a container needs it: through redirects whose URLs expire, tokens
 // that expire, bodies cut short and mirrors that fail.
 //
@@ -11,14 +11,14 @@
 //	repo, err := c.Repository("docker.io/library/busybox:latest")
 //	desc, err := repo.Resolve(ctx, "latest")
 //	layer := repo.Blob(manifest.Layers[0])
-//	err = layer.ReadAt(ctx, p, off)
+//	body, err := layer.OpenRange(ctx, off, n)
 //
 // # Limits
 //
 // Manifests and referrers lists are bounded to 4 MiB, referrers to 64 pages
 // and 16,384 entries, error documents to 8 KiB, response headers to 256 KiB,
 // redirects to 10. Every wait ends with its context. Fetch and Open verify size
-// and digest of what they return; Blob.ReadAt returns bytes that the caller
+// and digest of what they return; Blob.ReadAt and OpenRange give bytes that the caller
 // verifies. Multipart ranges are never asked for and not understood.
 //
 // # Decisions

@@ -14,39 +14,65 @@ import (
 // Open streams the blob from its beginning, resuming by range where a body is
 // cut short, and verifies size and digest at its end. The stream ends with ctx.
 func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) {
-	s := &stream{blob: b, a: attempts{blob: b, backoff: b.repo.client.backoff()}}
 	err := checkDescriptor(b.desc)
 	if err == nil {
-		s.hash = b.desc.Digest.Algorithm().Hash()
-		s.open = func() error { return s.reopen(ctx) }
-		s.wait = func(err error) error { return s.a.backoff.next(ctx, err) }
-		err = s.open()
+		s := &stream{blob: b, hash: b.desc.Digest.Algorithm().Hash(), end: b.desc.Size}
+		if err = s.begin(ctx); err == nil {
+			return s, nil
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s in %s: %w", b.desc.Digest, b.repo.Name(), ended(ctx, err))
-	}
-	return s, nil
+	return nil, fmt.Errorf("open %s in %s: %w", b.desc.Digest, b.repo.Name(), ended(ctx, err))
 }
 
-// stream is a blob being read from begin to end.
+// OpenRange streams the n bytes at off, resuming where a body is cut short. They are
+// not verified: Read gives all of them and then io.EOF, or an error. The stream ends
+// with ctx; how slowly it is read does not matter, but a server may not wait, and is
+// then asked again.
+func (b *Blob) OpenRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	err := checkDescriptor(b.desc)
+	if err == nil && (off < 0 || n < 0 || n > b.desc.Size || off > b.desc.Size-n) {
+		err = fmt.Errorf("blob has %d bytes: %w", b.desc.Size, ErrRange)
+	}
+	if err == nil {
+		s := &stream{blob: b, off: off, mark: off, end: off + n}
+		if n > 0 {
+			err = s.begin(ctx)
+		}
+		if err == nil {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("open %d bytes at %d of %s in %s: %w", n, off, b.desc.Digest, b.repo.Name(), ended(ctx, err))
+}
+
+// stream is a blob, or a part of it, being read from begin to end.
 type stream struct {
 	blob *Blob
 	a    attempts
-	hash hash.Hash
-	ans  *answer // nil between two requests
-	off  int64   // bytes read so far
-	mark int64   // off at the last failure
-	err  error   // what every further Read returns
+	hash hash.Hash // nil if it is a part, which cannot be verified
+	ans  *answer   // nil between two requests
+	off  int64     // of the next byte in the blob
+	end  int64     // offset behind the last byte
+	mark int64     // off at the last failure
+	err  error     // what every further Read returns
 
 	open func() error      // opens ans at off
 	wait func(error) error // waits before the next attempt, or says that there is none
 }
 
+// begin opens the first body.
+func (s *stream) begin(ctx context.Context) error {
+	s.a = attempts{blob: s.blob, backoff: s.blob.repo.client.backoff()}
+	s.open = func() error { return s.reopen(ctx) }
+	s.wait = func(err error) error { return s.a.backoff.next(ctx, err) }
+	return s.open()
+}
+
 // reopen opens the body at s.off, with as many requests as it takes.
 func (s *stream) reopen(ctx context.Context) error {
 	for {
-		// A resumed body is asked for by range; the first is not, for the sake of simple servers.
-		ans, err := s.a.open(ctx, span{s.off, s.blob.desc.Size - s.off}, s.off == 0)
+		// A resumed body is asked for by range; a whole one is not, for the sake of simple servers.
+		ans, err := s.a.open(ctx, span{s.off, s.end - s.off}, s.off == 0 && s.hash != nil)
 		if err == nil {
 			s.ans = ans
 			return nil
@@ -76,7 +102,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (s *stream) read(p []byte) (int, error) {
 	for {
-		if s.off == s.blob.desc.Size {
+		if s.off == s.end {
 			return 0, s.verify()
 		}
 		if len(p) == 0 {
@@ -89,8 +115,10 @@ func (s *stream) read(p []byte) (int, error) {
 		}
 		n, err := s.ans.body.Read(p[:min(int64(len(p)), s.ans.n)])
 		s.off, s.ans.n = s.off+int64(n), s.ans.n-int64(n)
-		s.hash.Write(p[:n])
-		if s.off == s.blob.desc.Size || err == nil && s.ans.n > 0 {
+		if s.hash != nil {
+			s.hash.Write(p[:n])
+		}
+		if s.off == s.end || err == nil && s.ans.n > 0 {
 			if n > 0 {
 				return n, nil
 			}
@@ -117,8 +145,11 @@ func (s *stream) interrupted(err error) error {
 	return s.wait(s.blob.broken(ans, err))
 }
 
-// verify returns io.EOF if the blob is what its descriptor promised.
+// verify returns io.EOF if the blob is what its descriptor promised, or a part of one.
 func (s *stream) verify() error {
+	if s.hash == nil {
+		return io.EOF
+	}
 	want := s.blob.desc.Digest
 	if got := fmt.Sprintf("%s:%x", want.Algorithm(), s.hash.Sum(nil)); got != want.String() {
 		return fmt.Errorf("digest is %s: %w", got, ErrDigest)
