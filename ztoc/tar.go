@@ -38,8 +38,8 @@ func walk(s *stream, f func(e *Entry) error) error {
 	}
 }
 
-// tarReader reads the entries of a tar: plain ones itself, where their headers are
-// at hand, all others with archive/tar.
+// tarReader reads the entries of a tar: plain ones itself, with or without PAX
+// records, where their headers are at hand, all others with archive/tar.
 type tarReader struct {
 	s    *stream
 	r    *tar.Reader // with which the last entry was read; nil: there is none, or it was a plain one
@@ -59,15 +59,31 @@ func (t *tarReader) entry() (*Entry, error) {
 		s.fill() //nolint:errcheck // archive/tar will see it
 	}
 	t.at = t.next
-	if n := t.next - s.off; int64(len(s.rest)) >= n+tarBlock && plainHeader((*[tarBlock]byte)(s.rest[n:]), &t.e) {
-		s.rest = s.rest[n+tarBlock:]
-		s.off += n + tarBlock
+	if n := t.plain(t.next - s.off); n > 0 {
+		s.rest = s.rest[n:]
+		s.off += n
 		t.r, t.e.Offset = nil, s.off
 	} else if err := t.other(); err != nil {
 		return nil, err
 	}
 	t.next = align(t.e.Offset + t.e.Size)
 	return &t.e, nil
+}
+
+// plain reads the next entry, n bytes from here, if it is a plain one and all its
+// headers are at hand. It returns how far they reach, or 0.
+func (t *tarReader) plain(n int64) int64 {
+	if int64(len(t.s.rest)) < n+tarBlock {
+		return 0
+	}
+	p := t.s.rest[n:]
+	if plainHeader((*[tarBlock]byte)(p), &t.e) {
+		return n + tarBlock
+	}
+	if size := paxEntry(p, &t.e); size > 0 {
+		return n + int64(size)
+	}
+	return 0
 }
 
 // other reads the next entry with archive/tar.

@@ -19,6 +19,7 @@ const (
 	tarUname, tarGname          = 265, 297
 	tarDevmajor, tarDevminor    = 329, 337
 	tarPrefix, tarPrefixEnd     = 345, 500
+	tarGNUTimesEnd              = 369 // of access and change time, in a GNU header
 	tarTrailer                  = 508 // of a star header
 )
 
@@ -26,39 +27,64 @@ const (
 var plainTypes = [256]EntryType{'0': TypeReg, '1': TypeHardlink, '2': TypeSymlink, '5': TypeDir}
 
 // plainHeader reads the header of an entry that is all there is of it, in the form
-// in which nearly all are written: ustar, numbers in octal digits up to a NUL. It
-// sets e to what archive/tar and entryOf would make of it, but for the offset, or
+// in which nearly all are written: ustar or GNU, numbers in octal digits up to a NUL.
+// It sets e to what archive/tar and entryOf would make of it, but for the offset, or
 // reports false: then the block may be anything, and e is as before.
 func plainHeader(p *[tarBlock]byte, e *Entry) bool {
 	typ := plainTypes[p[tarType]]
-	if typ == 0 || p[tarName] == 0 || string(p[tarMagic:tarMagic+6]) != "ustar\x00" || string(p[tarTrailer:]) == "tar\x00" {
+	if typ == 0 || p[tarName] == 0 {
 		return false
 	}
-	mode, ok1 := octal(p[tarMode : tarMode+8])
-	uid, ok2 := octal(p[tarUID : tarUID+8])
-	gid, ok3 := octal(p[tarGID : tarGID+8])
-	size, ok4 := octal(p[tarSize : tarSize+12])
-	mtime, ok5 := octal(p[tarModTime : tarModTime+12])
-	sum, ok6 := octal(p[tarSum : tarSum+7]) // a space follows
-	major, ok7 := octalOrNone(p[tarDevmajor : tarDevmajor+8])
-	minor, ok8 := octalOrNone(p[tarDevminor : tarDevminor+8])
-	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && ok8) || p[tarSum+7] != ' ' || sum != headerSum(p) {
+	n, ok := headerNumbers(p)
+	if !ok {
 		return false
 	}
 	if typ != TypeReg {
-		size = 0
+		n.size = 0
 	}
 	*e = Entry{
 		Name: tarString(p[tarName:tarNameEnd]), Linkname: tarString(p[tarLink:tarLinkEnd]),
-		Type: typ, Size: size, Mode: mode,
-		UID: uint32(uid), GID: uint32(gid), Uname: tarString(p[tarUname:tarGname]), Gname: tarString(p[tarGname:tarDevmajor]),
-		ModTime:  time.Unix(mtime, 0).UTC(),
-		Devmajor: major, Devminor: minor,
+		Type: typ, Size: n.size, Mode: n.mode,
+		UID: uint32(n.uid), GID: uint32(n.gid), Uname: tarString(p[tarUname:tarGname]), Gname: tarString(p[tarGname:tarDevmajor]),
+		ModTime:  time.Unix(n.mtime, 0).UTC(),
+		Devmajor: n.major, Devminor: n.minor,
 	}
 	if p[tarPrefix] != 0 {
 		e.Name = tarString(p[tarPrefix:tarPrefixEnd]) + "/" + e.Name
 	}
 	return true
+}
+
+// numbers are the numbers of a header.
+type numbers struct {
+	mode, uid, gid, size, mtime, major, minor int64
+}
+
+// headerNumbers reads the numbers of a header in that form; any other block is not ok.
+func headerNumbers(p *[tarBlock]byte) (n numbers, ok bool) {
+	switch string(p[tarMagic : tarMagic+8]) {
+	case "ustar  \x00": // GNU: no prefix, but two times in its place
+		var none [tarGNUTimesEnd - tarPrefix]byte
+		if *(*[len(none)]byte)(p[tarPrefix:]) != none {
+			return n, false
+		}
+	default:
+		if string(p[tarMagic:tarMagic+6]) != "ustar\x00" || string(p[tarTrailer:]) == "tar\x00" {
+			return n, false
+		}
+	}
+	var ok1, ok2, ok3, ok4, ok5, ok6, ok7, ok8 bool
+	var sum int64
+	n.mode, ok1 = octal(p[tarMode : tarMode+8])
+	n.uid, ok2 = octal(p[tarUID : tarUID+8])
+	n.gid, ok3 = octal(p[tarGID : tarGID+8])
+	n.size, ok4 = octal(p[tarSize : tarSize+12])
+	n.mtime, ok5 = octal(p[tarModTime : tarModTime+12])
+	sum, ok6 = octal(p[tarSum : tarSum+7]) // a space follows
+	n.major, ok7 = octalOrNone(p[tarDevmajor : tarDevmajor+8])
+	n.minor, ok8 = octalOrNone(p[tarDevminor : tarDevminor+8])
+	ok = ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && ok8
+	return n, ok && p[tarSum+7] == ' ' && sum == headerSum(p)
 }
 
 // octal reads a number of octal digits, all but the last byte of p, which is NUL.

@@ -108,6 +108,13 @@ func tarOf(t testing.TB) []byte {
 		{Name: "symlink", Linkname: "/dir/file", Typeflag: tar.TypeSymlink, ModTime: when},
 		{Name: "null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, ModTime: when},
 		{Name: "fifo", Typeflag: tar.TypeFifo, ModTime: when},
+		{Name: "gnu", Typeflag: tar.TypeReg, Size: 9, Mode: 0o644, Uname: "user", ModTime: when, Format: tar.FormatGNU},
+		{Name: "gnu times", Typeflag: tar.TypeReg, ModTime: when, AccessTime: when, Format: tar.FormatGNU},
+		{Name: "times", Typeflag: tar.TypeReg, Size: 5, ModTime: when.Add(12345), AccessTime: when.Add(1e8), ChangeTime: when, Format: tar.FormatPAX},
+		{Name: strings.Repeat("long/", 50) + "näme", Uname: "üser", Typeflag: tar.TypeReg, Size: 600, ModTime: when, Uid: 1 << 24},
+		{Name: "plain pax", Linkname: strings.Repeat("target", 40), Typeflag: tar.TypeSymlink, ModTime: when, PAXRecords: map[string]string{
+			"SCHILY.xattr.security.capability": "\x01\x00\x00\x02", "SCHILY.xattr.user.b": strings.Repeat("b", 600), "comment": "c",
+		}},
 		{Name: "last", Typeflag: tar.TypeReg, Size: 3, Mode: 0o644, ModTime: when},
 	} {
 		if err := w.WriteHeader(&h); err != nil {
@@ -127,21 +134,24 @@ func tarOf(t testing.TB) []byte {
 // made of those of an archive by changing some bytes, and of parts of the archive.
 func TestPlainHeader(t *testing.T) {
 	archive := tarOf(t)
-	for n := range len(archive) {
+	for n := 0; n < len(archive); n += 5 { // to all places within a header
 		sameWalk(t, archive[:n], 1<<10)
 	}
-	plain := 0
+	plain, pax := 0, 0
 	for i := 0; i < len(archive); i += tarBlock {
 		if plainHeader((*[tarBlock]byte)(archive[i:]), new(Entry)) {
 			plain++
 		}
+		if paxEntry(archive[i:], new(Entry)) > 0 {
+			pax++
+		}
 	}
-	if plain != 7 {
-		t.Errorf("%d plain headers", plain)
+	if plain != 12 || pax != 3 {
+		t.Errorf("%d plain headers, %d behind PAX records", plain, pax)
 	}
 	r := rand.New(rand.NewPCG(5, 5))
 	const odd = "\x00\x00\x00 018/.7\x80\xff\xc3\xa9ustar-xgLKS"
-	for range 20000 {
+	for range 8000 {
 		p := bytes.Clone(archive)
 		for range 1 + r.IntN(3) {
 			at := r.IntN(len(p)/tarBlock) * tarBlock
@@ -155,6 +165,59 @@ func TestPlainHeader(t *testing.T) {
 		}
 		sameWalk(t, p, 1+r.IntN(4000))
 	}
+}
+
+// TestPAXEntry does so with records of all kinds, as they are and damaged.
+func TestPAXEntry(t *testing.T) {
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		for len(fmt.Sprint(n))+len(key)+len(value)+3 != n {
+			n++
+		}
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	keys := []string{"path", "linkpath", "uname", "gname", "mtime", "atime", "ctime", "uid", "gid", "size", "comment", "SCHILY.xattr.user.x", "GNU.sparse.major", "a\x00b", ""}
+	values := []string{
+		"a/b", "ü", "1700000000.123456789", "1700000000", "1.", ".5", "-1", "-1.5", "+3", "12345678901234567890", "99999999999.0",
+		"1.0000000001", "0", "", "nul\x00", "x=y\n", "1x", "1.x", "01.10", strings.Repeat("v", 3000),
+	}
+	r := rand.New(rand.NewPCG(9, 9))
+	fast := 0
+	for range 10000 {
+		var b strings.Builder
+		for range r.IntN(4) {
+			b.WriteString(record(keys[r.IntN(len(keys))], values[r.IntN(len(values))]))
+		}
+		body := []byte(b.String())
+		if len(body) > 0 && r.IntN(3) == 0 {
+			body[r.IntN(len(body))] = "0 =\n\x009"[r.IntN(6)]
+		}
+		archive := append(tarHeader(paxType, "pax", len(body)), body...)
+		archive = append(archive, make([]byte, int(align(int64(len(body))))-len(body))...)
+		archive = append(archive, tarHeader("0125xL"[r.IntN(6)], "name", r.IntN(2)*700)...)
+		archive = append(archive, make([]byte, 1024)...)
+		archive = append(archive, tarHeader('0', "next", 0)...)
+		if paxEntry(archive, new(Entry)) > 0 {
+			fast++
+		}
+		sameWalk(t, append(archive, make([]byte, 1024)...), 1+r.IntN(9000))
+	}
+	if fast < 1000 {
+		t.Errorf("%d entries read without archive/tar", fast)
+	}
+}
+
+// tarHeader is the header of an entry.
+func tarHeader(typ byte, name string, size int) []byte {
+	p := make([]byte, tarBlock)
+	copy(p, name)
+	copy(p[tarMode:], "0000644\x000000000\x000000000\x00")
+	copy(p[tarSize:], fmt.Sprintf("%011o\x0014524736400\x00", size))
+	p[tarType] = typ
+	copy(p[tarMagic:], "ustar\x0000")
+	copy(p[tarDevmajor:], "0000000\x000000000\x00")
+	sealAll(p)
+	return p
 }
 
 // FuzzWalk compares walk with archive/tar.
