@@ -100,7 +100,7 @@ func TestCompact(t *testing.T) {
 				t.Fatalf("decision %+v, want %s with zTOC %q, reason %q", f.last, v.kind, v.format, v.reason)
 			}
 			checkOutcome(t, f, i, mounts != nil, err)
-			if n := i.m.fetches[v.untried]; n != 0 {
+			if n := i.m.fetched()[v.untried]; n != 0 {
 				t.Errorf("%s was fetched %d times", v.untried, n)
 			}
 			warned := strings.Count(log.String(), "zTOC is not usable")
@@ -127,18 +127,18 @@ func TestCompactRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
-	clear(i.m.fetches)
+	i.m.forget()
 	f.restart(func() {})
-	if !f.mount.attached[key] || len(i.m.fetches) != 0 {
-		t.Errorf("attached %v after %d requests", f.mount.attached, len(i.m.fetches))
+	if !f.mount.attached[key] || len(i.m.fetched()) != 0 {
+		t.Errorf("attached %v after %d requests", f.mount.attached, len(i.m.fetched()))
 	}
 	f.restart(func() { check(t, os.RemoveAll(f.layers.states.path(key, ""))) })
 	if f.mount.names() != 0 {
 		t.Fatalf("attached %v without state", f.mount.attached)
 	}
 	must(f.Prepare(testContext(t), "container", i.parent(1)))(t)
-	if !f.mount.attached[key] || i.m.fetches[i.index.Layers[2].Digest] == 0 || i.m.fetches[i.index.Layers[0].Digest] != 0 {
-		t.Errorf("attached %v, fetched %v", f.mount.attached, i.m.fetches)
+	if !f.mount.attached[key] || i.m.fetched()[i.index.Layers[2].Digest] == 0 || i.m.fetched()[i.index.Layers[0].Digest] != 0 {
+		t.Errorf("attached %v, fetched %v", f.mount.attached, i.m.fetched())
 	}
 
 	// Where the compact zTOC is not to be had any more, the other one does, under a key of its own.

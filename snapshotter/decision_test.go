@@ -244,8 +244,8 @@ func TestActive(t *testing.T) {
 	if _, err := f.Prepare(testContext(t), "c", ""); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("second Prepare: %v", err)
 	}
-	if len(m.fetches) != 0 {
-		t.Errorf("a container's snapshot made requests: %v", m.fetches)
+	if len(m.fetched()) != 0 {
+		t.Errorf("a container's snapshot made requests: %v", m.fetched())
 	}
 }
 

@@ -18,6 +18,7 @@
 //
 // Below the root lie snapshotter/metadata.db and snapshotter/snapshots/<id>/{fs,work}
 // as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
+// snapshotter/unpack (layers that are unpacked ahead),
 // soci/layers/<key>/{ztoc,layer.json} (what a restart needs) and
 // soci/spans/<key> (what was fetched). A lazy snapshot's fs is a symlink into
 // the mount. A layer's key is its digest and its zTOC's.
@@ -25,7 +26,9 @@
 // # Limits
 //
 // A zTOC has at most 256 MiB, a manifest 4 MiB, a config 16 MiB, an image 1,024
-// layers. The zTOCs fetched ahead take at most 128 MiB. containerd shares
+// layers. The zTOCs fetched ahead take at most 128 MiB of memory. Layers unpacked
+// ahead, three at once, are at most Options.MaxUnpacked bytes of tar, and
+// wait ten minutes for the next Prepare of their image. containerd shares
 // snapshots with the same chain ID among images and, where their parents are
 // the same, among namespaces: what a lazy layer holds is then what the index of
 // the image that came first says it is. Containers with a user namespace get
@@ -57,6 +60,14 @@
 //     Prepare returns mounts for a layer, containerd downloads that layer and all
 //     above it, so one small layer would undo the laziness of the others. An
 //     image without an index is left to containerd.
+//   - Such layers are downloaded and unpacked as soon as the image's first Prepare has come,
+//     several at once, in snapshotter/unpack, because containerd asks for one layer
+//     after the other; the Prepare of each renames it into place. They are unpacked above nothing. A
+//     layer that is other than it would be above its parents, for a directory that it only
+//     implies, is unpacked anew where it belongs. No error is kept: what failed ahead, its
+//     Prepare does again.
+//   - The zTOCs of an image are fetched all at once as soon as its index is there; the
+//     Prepare of a layer waits for its own only.
 //   - Which layer a Prepare is for is checked against the image's config: the
 //     layer's diffIDs must make the chain ID that containerd asks for. That holds
 //     wrong labels off and needs no optional label.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -77,6 +78,20 @@ func (m *memory) ask(ctx context.Context, op string, d digest.Digest) error {
 		return err
 	}
 	return hook(ctx, op, d)
+}
+
+// fetched returns how often each content was fetched.
+func (m *memory) fetched() map[digest.Digest]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.fetches)
+}
+
+// forget begins the counting anew.
+func (m *memory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.fetches)
 }
 
 func (m *memory) setHook(f func(ctx context.Context, op string, d digest.Digest) error) {

@@ -39,7 +39,7 @@ type imageKey struct {
 	manifest, index digest.Digest
 }
 
-// image is what a lookup found. All but ztocs is immutable.
+// image is what a lookup found. All but what mu guards is immutable.
 type image struct {
 	repo   repository
 	layers []ocispec.Descriptor
@@ -50,8 +50,9 @@ type image struct {
 	expire time.Time
 
 	mu    sync.Mutex
-	ztocs map[digest.Digest][]byte // fetched ahead and not yet taken, by zTOC digest
-	held  int64                    // bytes in ztocs
+	ahead map[digest.Digest]*content // fetched ahead, or about to be, and not yet taken
+	held  int64                      // bytes of them
+	pull  *pull                      // its layers that are being unpacked ahead; nil if none are
 }
 
 // images looks images up: once for all layers of a pull, and for all pulls at
@@ -63,6 +64,7 @@ type images struct {
 	timeout  time.Duration
 	log      *slog.Logger
 	observe  func(Operation, digest.Digest, time.Duration)
+	tasks    *tasks
 	inflight sync.WaitGroup
 
 	mu      sync.Mutex
@@ -179,7 +181,7 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img := &image{repo: repo, ztocs: make(map[digest.Digest][]byte)}
+	img := &image{repo: repo, ahead: make(map[digest.Digest]*content)}
 	manifest, raw, err := fetchManifest(ctx, repo.remote, ref.Manifest)
 	if err != nil {
 		return nil, fmt.Errorf("fetch manifest %s of %q: %w", ref.Manifest, ref.Image, err)
@@ -203,7 +205,7 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 	return img, nil
 }
 
-// findIndex looks for the image's index and fetches the zTOCs of the layers
+// findIndex looks for the image's index and begins to fetch the zTOCs of the layers
 // from ref's on: those below it exist already.
 func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref LayerRef) error {
 	find := s.find
@@ -220,39 +222,8 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 	s.observe(OpIndexFetch, desc.Digest, time.Since(start))
 	s.log.Info("fetching SOCI artifacts using index descriptor", "digest", desc.Digest.String(), "image", ref.Image)
 	img.index = x
-	first := max(0, slices.IndexFunc(img.layers, func(d ocispec.Descriptor) bool { return d.Digest == ref.Layer }))
-	var g errgroup.Group
-	g.SetLimit(s.workers)
-	var total int64
-	for _, l := range img.layers[first:] {
-		list := ztocs(x, l.Digest)
-		if len(list) == 0 || total+list[0].Size > maxCachedZTOCs {
-			continue
-		}
-		d := list[0]
-		total += d.Size
-		g.Go(func() error {
-			// What cannot be fetched ahead is fetched, and its error reported, when its layer is prepared.
-			if p, err := s.fetchZTOC(ctx, img.repo, l.Digest, d); err == nil {
-				img.keep(d.Digest, p)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
-// ztocs returns the zTOCs of a layer, the one to be preferred first: the compact one,
-// which is smaller and has finer spans.
-func ztocs(x *index.Index, layer digest.Digest) []ocispec.Descriptor {
-	var list []ocispec.Descriptor
-	if d, ok := x.Compact(layer); ok {
-		list = append(list, d)
-	}
-	if d, ok := x.ZTOC(layer); ok {
-		list = append(list, d)
-	}
-	return list
+	s.fetchAhead(img, ref.Layer)
+	return nil
 }
 
 // notFound adds to err, which says that there is no index, where it was not
@@ -264,16 +235,6 @@ func (s *images) notFound(err error) error {
 		}
 	}
 	return err
-}
-
-// ztoc returns the zTOC desc of a layer of img.
-func (s *images) ztoc(ctx context.Context, img *image, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
-	if p, ok := img.take(desc.Digest); ok {
-		return p, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	return s.fetchZTOC(ctx, img.repo, layer, desc)
 }
 
 func (s *images) fetchZTOC(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
@@ -323,38 +284,6 @@ func (i *image) find(ref LayerRef) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("manifest %s has no layer %s with chain ID %s", ref.Manifest, ref.Layer, ref.Target)
-}
-
-func (i *image) keep(d digest.Digest, p []byte) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if _, ok := i.ztocs[d]; !ok {
-		i.ztocs[d] = p
-		i.held += int64(len(p))
-	}
-}
-
-func (i *image) take(d digest.Digest) ([]byte, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	p, ok := i.ztocs[d]
-	delete(i.ztocs, d)
-	i.held -= int64(len(p))
-	return p, ok
-}
-
-// drop forgets what was fetched ahead: the image's last layer is being prepared.
-func (i *image) drop() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	clear(i.ztocs)
-	i.held = 0
-}
-
-func (i *image) size() int64 {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.held
 }
 
 // fetchManifest fetches and decodes an image manifest.

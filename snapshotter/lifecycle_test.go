@@ -136,7 +136,7 @@ func TestLookupOnce(t *testing.T) {
 	m := newMemory()
 	f := newFixture(t, m, Options{})
 	i := newImage(t, m, "registry.test/app:1", 1, 2, 3).build(t, -1)
-	clear(m.fetches)
+	m.forget()
 	var wg sync.WaitGroup
 	errs := make([]error, 4)
 	for n := range errs {
@@ -151,7 +151,7 @@ func TestLookupOnce(t *testing.T) {
 		}
 	}
 	f.prepareAll(i)
-	for d, n := range m.fetches {
+	for d, n := range m.fetched() {
 		if n > 1 && d != i.index.Layers[0].Digest {
 			t.Errorf("%s was fetched %d times", d, n)
 		}

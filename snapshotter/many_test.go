@@ -73,7 +73,7 @@ func TestManyLayers(t *testing.T) {
 	var want []string
 	for n, i := range all {
 		i.build(t, -1).push(t, reg, fmt.Sprintf("app/%d", n))
-		pull(t, s, i)
+		pullImage(t, s, i)
 		want = append(want, sums(t, unpackAll(t, i)))
 	}
 	if n := len(s.Layers()); n != layers+images {

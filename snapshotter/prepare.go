@@ -33,6 +33,7 @@ type preparation struct {
 	// Of the image, once it has been looked up.
 	repo   repository
 	img    *image
+	n      int  // of the layer in the image
 	top    bool // the layer is the image's last
 	layer  ocispec.Descriptor
 	diffID digest.Digest
@@ -70,6 +71,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	var de *decisionError
 	switch {
 	case ctx.Err() != nil:
+		s.endPull(p)
 		return nil, fmt.Errorf("prepare %q: %w", key, ctx.Err())
 	case errdefs.IsAlreadyExists(err):
 		return nil, err
@@ -77,6 +79,9 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 		d.Kind, d.Reason, d.Err = de.kind, de.reason, de.err
 	case err != nil && !errors.Is(err, errNotLayer):
 		return nil, fmt.Errorf("prepare %q: %w", key, err)
+	}
+	if d.Kind == Fallback {
+		s.endPull(p) // containerd unpacks the layers above this one, too
 	}
 	d.Dur = time.Since(start)
 	if d.Kind == Lazy {
@@ -165,15 +170,23 @@ func (s *Snapshotter) decide(ctx context.Context, p *preparation) error {
 	if err != nil {
 		return fallback(ReasonNotInImage, err)
 	}
-	p.repo, p.img, p.top = img.repo, img, n == len(img.layers)-1
+	p.repo, p.img, p.n, p.top = img.repo, img, n, n == len(img.layers)-1
 	p.layer, p.diffID = img.layers[n], img.diffs[n]
-	if p.ztocs = ztocs(img.index, p.layer.Digest); len(p.ztocs) == 0 {
-		return local(ReasonNoZTOC, nil)
+	p.ztocs, err = s.candidates(img, n)
+	return err
+}
+
+// candidates returns the zTOCs that layer n of img can be served with. The error, a decisionError,
+// says why there are none.
+func (s *Snapshotter) candidates(img *image, n int) ([]ocispec.Descriptor, error) {
+	z := ztocs(img.index, img.layers[n].Digest)
+	if len(z) == 0 {
+		return nil, local(ReasonNoZTOC, nil)
 	}
-	if p.layer.Size < s.opts.MinLayerSize {
-		return local(ReasonSmall, fmt.Errorf("%d bytes are less than %d", p.layer.Size, s.opts.MinLayerSize))
+	if size := img.layers[n].Size; size < s.opts.MinLayerSize {
+		return nil, local(ReasonSmall, fmt.Errorf("%d bytes are less than %d", size, s.opts.MinLayerSize))
 	}
-	return nil
+	return z, nil
 }
 
 // serve has open serve the layer of p with the preferred one of its zTOCs, or if
@@ -202,7 +215,11 @@ func (s *Snapshotter) serve(ctx context.Context, p *preparation, open func(toc [
 
 // prepareLazy makes the target snapshot of p as a link to the layer in the mount.
 func (s *Snapshotter) prepareLazy(ctx context.Context, p *preparation) error {
-	if err := s.decide(ctx, p); err != nil {
+	err := s.decide(ctx, p)
+	if p.img != nil {
+		s.unpackAhead(ctx, p)
+	}
+	if err != nil {
 		return err
 	}
 	return s.serve(ctx, p, func(toc []byte) error {
@@ -269,24 +286,6 @@ func (s *Snapshotter) linkTarget(id, path string) string {
 	return rel
 }
 
-// prepareLocal makes the target snapshot of p by unpacking the layer.
-func (s *Snapshotter) prepareLocal(ctx context.Context, p *preparation) error {
-	snap, err := s.begin(ctx, p)
-	if err != nil {
-		return err
-	}
-	usage, err := unpack(ctx, p.repo.blob(p.layer), p.diffID, s.upper(snap.ID), s.uppers(snap.ParentIDs))
-	if err != nil {
-		err = fmt.Errorf("unpack layer %s of %q: %w", p.layer.Digest, p.ref.Image, err)
-	} else {
-		err = s.commit(ctx, p, p.labels, usage, nil)
-	}
-	if err != nil {
-		s.discard(ctx, p.key, snap.ID)
-	}
-	return err
-}
-
 // begin makes the active snapshot of p.
 func (s *Snapshotter) begin(ctx context.Context, p *preparation) (snap storage.Snapshot, err error) {
 	if _, err := s.inner.Prepare(ctx, p.key, p.parent, p.opts...); err != nil {
@@ -320,6 +319,9 @@ func (s *Snapshotter) commit(ctx context.Context, p *preparation, labels map[str
 	})
 	if err == nil && r != nil {
 		s.remote[p.name] = r
+	}
+	if err == nil && p.top {
+		s.endPull(p)
 	}
 	return err
 }

@@ -52,6 +52,8 @@ type Options struct {
 	MinLayerSize  int64         // compressed bytes; smaller layers are unpacked whole; 0 means none are
 	LookupTimeout time.Duration // of one lookup of an image, or of one zTOC; 0 means 30 s
 	Workers       int           // zTOCs of one image fetched at once; 0 means 16
+	Unpacks       int           // layers downloaded and unpacked before containerd asks for them, at once; 0 means 3
+	MaxUnpacked   int64         // uncompressed bytes of such layers that containerd has not asked for yet; 0 means 1 GiB
 
 	FS    fs.Options   // of the mount; Log, StateDir and UserXattr are set by New
 	Spans span.Options // of the span store
@@ -64,6 +66,8 @@ type Options struct {
 const (
 	defaultLookupTimeout = 30 * time.Second
 	defaultWorkers       = 16
+	defaultUnpacks       = 3
+	defaultMaxUnpacked   = 1 << 30
 	dbLockTimeout        = 5 * time.Second // another daemon may hold the same root
 )
 
@@ -71,8 +75,8 @@ func (o Options) withDefaults() (Options, error) {
 	if !filepath.IsAbs(o.Root) {
 		return o, fmt.Errorf("root %q is not an absolute path", o.Root)
 	}
-	if o.MinLayerSize < 0 || o.LookupTimeout < 0 || o.Workers < 0 {
-		return o, errors.New("MinLayerSize, LookupTimeout and Workers may not be negative")
+	if o.MinLayerSize < 0 || o.LookupTimeout < 0 || o.Workers < 0 || o.Unpacks < 0 || o.MaxUnpacked < 0 {
+		return o, errors.New("MinLayerSize, LookupTimeout, Workers, Unpacks and MaxUnpacked may not be negative")
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -85,6 +89,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Workers == 0 {
 		o.Workers = defaultWorkers
+	}
+	if o.Unpacks == 0 {
+		o.Unpacks = defaultUnpacks
+	}
+	if o.MaxUnpacked == 0 {
+		o.MaxUnpacked = defaultMaxUnpacked
 	}
 	if o.OnDecision == nil {
 		o.OnDecision = func(Decision) {}
@@ -105,6 +115,8 @@ type Snapshotter struct {
 
 	layers *layers
 	images *images
+	stage  *stage
+	tasks  *tasks
 
 	// Held while a lazy snapshot is committed and while any is removed, so
 	// that remote and the metadata agree whenever it is not held.
@@ -240,7 +252,14 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 	if !ok {
 		return nil, errors.New("overlay snapshotter has no Cleanup")
 	}
+	t := newTasks(ctx)
+	stage, err := newStage(filepath.Join(dir, "unpack"), opts, t)
+	if err != nil {
+		return nil, err
+	}
 	s := &Snapshotter{
+		stage:  stage,
+		tasks:  t,
 		inner:  ov,
 		ms:     ms,
 		dir:    dir,
@@ -252,7 +271,7 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		},
 		images: &images{
 			repos: p.repos, workers: opts.Workers, timeout: opts.LookupTimeout,
-			log: opts.Log, observe: opts.OnOperation, flights: make(map[imageKey]*flight),
+			log: opts.Log, observe: opts.OnOperation, tasks: t, flights: make(map[imageKey]*flight),
 		},
 	}
 	for _, v := range opts.Discover {
@@ -353,6 +372,7 @@ func (s *Snapshotter) Layers() []LayerStats { return s.layers.stats() }
 func (s *Snapshotter) Close() error {
 	s.closeOnce.Do(func() {
 		s.images.close()
+		s.tasks.close()
 		s.closeErr = errors.Join(s.layers.close(), s.inner.Close())
 	})
 	return s.closeErr

@@ -19,8 +19,8 @@ import (
 	"github.com/seekoci/seekoci/registry/registrytest"
 )
 
-// pull prepares all layers of i, which must all become snapshots.
-func pull(t testing.TB, s *Snapshotter, i *testImage) {
+// pullImage prepares all layers of i, which must all become snapshots.
+func pullImage(t testing.TB, s *Snapshotter, i *testImage) {
 	t.Helper()
 	for n := range i.chains {
 		_, err := s.Prepare(testContext(t), "extract-"+i.chains[n].String(), i.parent(n), snapshots.WithLabels(i.labels(n)))
@@ -102,7 +102,7 @@ func TestRegistryTrouble(t *testing.T) {
 			i := good.clone()
 			i.push(t, reg, "library/app")
 			s := newPatient(t, t.TempDir(), registry.Retry{MinWait: time.Millisecond})
-			pull(t, s, i)
+			pullImage(t, s, i)
 			if n := ranges.Load(); n != 0 {
 				t.Errorf("%d requests for ranges before anything was read", n)
 			}
@@ -134,7 +134,7 @@ func TestKilledReader(t *testing.T) {
 	i := newImage(t, newMemory(), "", 1).build(t, -1)
 	i.push(t, reg, "library/app")
 	s := newPatient(t, t.TempDir(), registry.Retry{})
-	pull(t, s, i)
+	pullImage(t, s, i)
 	dir := run(t, s, "container", i.top())
 	armed.Store(true)
 	direct := exec.Command("dd", "if="+filepath.Join(dir, "usr/share/text"), "of=/dev/null", "bs=4096", "count=1", "iflag=direct")

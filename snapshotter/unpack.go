@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -22,11 +23,22 @@ import (
 // made with windows of up to 128 MiB.
 const zstdMemory = 128 << 20
 
-// unpack fetches a whole layer into dir, an empty overlay upper directory above
-// parents (highest first), and returns what it takes on disk. Nothing of it may
-// be used if there is an error: the layer's digest and diffID are known only at
-// the end.
-func unpack(ctx context.Context, b blob, diffID digest.Digest, dir string, parents []string) (snapshots.Usage, error) {
+// destination is where a layer is unpacked to.
+type destination struct {
+	dir     string   // an empty overlay upper directory
+	parents []string // the directories of the layers below, highest first; nil means none are looked at
+
+	// look is told of each header of the tar and of how much has been read; an error
+	// ends the unpacking. nil means nobody.
+	look func(h *tar.Header, read int64) error
+}
+
+// unpack fetches a whole layer to a destination and returns what it takes on disk. Nothing
+// of it may be used if there is an error: the layer's digest and diffID are known only at
+// the end. Downloading and inflating go on while files are made.
+func unpack(ctx context.Context, b blob, diffID digest.Digest, to destination) (snapshots.Usage, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	r, err := b.Open(ctx)
 	if err != nil {
 		return snapshots.Usage{}, err
@@ -37,18 +49,23 @@ func unpack(ctx context.Context, b blob, diffID digest.Digest, dir string, paren
 		return snapshots.Usage{}, err
 	}
 	defer done()
+	ahead := startReader(plain)
+	defer ahead.stop(cancel)
 	sum := diffID.Algorithm().Digester()
-	tar := io.TeeReader(plain, sum.Hash())
+	layer := &counter{r: io.TeeReader(ahead, sum.Hash())}
 	opts := []archive.ApplyOpt{archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)}
-	if len(parents) > 0 {
-		opts = append(opts, archive.WithParents(parents))
+	if len(to.parents) > 0 {
+		opts = append(opts, archive.WithParents(to.parents))
 	}
-	if _, err := archive.Apply(ctx, dir, tar, opts...); err != nil {
+	if to.look != nil {
+		opts = append(opts, archive.WithFilter(func(h *tar.Header) (bool, error) { return true, to.look(h, layer.n) }))
+	}
+	if _, err := archive.Apply(ctx, to.dir, layer, opts...); err != nil {
 		return snapshots.Usage{}, err
 	}
 	// Padding behind the tar is part of the diffID, and what the registry sent
 	// counts only once its reader has said that size and digest are right.
-	_, err = io.Copy(io.Discard, tar)
+	_, err = io.Copy(io.Discard, layer)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}
@@ -58,8 +75,20 @@ func unpack(ctx context.Context, b blob, diffID digest.Digest, dir string, paren
 	if got := sum.Digest(); got != diffID {
 		return snapshots.Usage{}, fmt.Errorf("diffID is %s, not %s", got, diffID)
 	}
-	du, err := continuity.DiskUsage(ctx, dir)
+	du, err := continuity.DiskUsage(ctx, to.dir)
 	return snapshots.Usage(du), err
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // decompress returns the uncompressed bytes of a layer, whose compression is

@@ -63,7 +63,7 @@ func TestUnpack(t *testing.T) {
 				c.diffID = digest.FromBytes(tar)
 			}
 			dir := t.TempDir()
-			usage, err := unpack(t.Context(), b, c.diffID, dir, nil)
+			usage, err := unpack(t.Context(), b, c.diffID, destination{dir: dir})
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
 					t.Errorf("error is %v, want %q", err, c.err)
