@@ -50,6 +50,7 @@ const (
 	metricSpans        = "soci_fs_layer_spans"
 	metricRequests     = "soci_fs_layer_requests_total"
 	metricDecisions    = "soci_snapshotter_decisions_total"
+	metricCompleted    = "soci_snapshotter_layers_completed_total"
 )
 
 // BytesFetched is the number of compressed bytes fetched of all lazy layers.
@@ -70,6 +71,11 @@ func (m Metrics) Requests() int64 { return int64(m.Sum(metricRequests)) }
 // Decisions is the number of layers of which the snapshotter has decided kind: active, lazy, local or fallback.
 func (m Metrics) Decisions(kind string) int64 {
 	return int64(m.Sum(metricDecisions, fmt.Sprintf("kind=%q", kind)))
+}
+
+// Completed is the number of lazy layers that have become wholly local, with the result of their verification: verified, mismatch or unverifiable.
+func (m Metrics) Completed(result string) int64 {
+	return int64(m.Sum(metricCompleted, fmt.Sprintf("result=%q", result)))
 }
 
 // Metrics asks the snapshotter for its metrics.
