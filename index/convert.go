@@ -50,6 +50,24 @@ type Written struct {
 //
 // A platform that the store does not have is an error that matches errdefs.ErrNotFound.
 func Convert(ctx context.Context, store Store, image ocispec.Descriptor, targets []ocispec.Platform, opts BuildOptions) (*Converted, error) {
+	opts = opts.withDefaults()
+	return convert(ctx, store, image, targets, func(ctx context.Context, ch *child, q *queue) (*Index, ocispec.Descriptor, error) {
+		x, desc, err := build(ctx, store, ch.manifest, ch.desc.Descriptor, V2, opts, q)
+		if errors.Is(err, ErrNoZTOCs) {
+			err = errSkip
+		}
+		return x, desc, err
+	}, ErrNoZTOCs)
+}
+
+// errSkip says that an image manifest gets no new index.
+var errSkip = errors.New("no index")
+
+// indexer makes the index of a child; what is to be pushed of it is queued.
+type indexer func(ctx context.Context, ch *child, q *queue) (*Index, ocispec.Descriptor, error)
+
+// convert makes a SOCI-enabled image of the indexes that indexOf makes. The error none says that there are none.
+func convert(ctx context.Context, store Store, image ocispec.Descriptor, targets []ocispec.Platform, indexOf indexer, none error) (*Converted, error) {
 	t, err := readTree(ctx, store, image)
 	if err != nil {
 		return nil, err
@@ -59,15 +77,16 @@ func Convert(ctx context.Context, store Store, image ocispec.Descriptor, targets
 		return nil, fmt.Errorf("convert image %s: %w", image.Digest, err)
 	}
 	c := &converter{
-		store: store,
-		opts:  opts.withDefaults(),
 		tree:  t,
 		queue: queue{limit: maxHeld},
 		moved: make(map[digest.Digest]digest.Digest),
 	}
 	defer c.queue.close()
-	if err := c.buildIndexes(ctx, chosen); err != nil {
+	if err := c.buildIndexes(ctx, chosen, indexOf); err != nil {
 		return nil, err
+	}
+	if len(c.built) == 0 {
+		return nil, none
 	}
 	if err := c.rewriteManifests(); err != nil {
 		return nil, fmt.Errorf("convert image %s: %w", image.Digest, err)
@@ -116,8 +135,6 @@ func (t *tree) choose(targets []ocispec.Platform) ([]int, error) {
 
 // converter carries one Convert from step to step.
 type converter struct {
-	store  Store
-	opts   BuildOptions // with defaults
 	tree   *tree
 	queue  queue
 	built  []converted
@@ -134,11 +151,11 @@ type converted struct {
 }
 
 // buildIndexes makes the SOCI indexes and names them in their image manifests.
-func (c *converter) buildIndexes(ctx context.Context, chosen []int) error {
+func (c *converter) buildIndexes(ctx context.Context, chosen []int, indexOf indexer) error {
 	for _, i := range chosen {
 		ch := &c.tree.children[i]
-		x, desc, err := build(ctx, c.store, ch.manifest, ch.desc.Descriptor, V2, c.opts, &c.queue)
-		if errors.Is(err, ErrNoZTOCs) {
+		x, desc, err := indexOf(ctx, ch, &c.queue)
+		if errors.Is(err, errSkip) {
 			continue
 		}
 		if err != nil {
@@ -150,9 +167,6 @@ func (c *converter) buildIndexes(ctx context.Context, chosen []int) error {
 			ch.manifest.Annotations = make(map[string]string)
 		}
 		ch.manifest.Annotations[AnnotationIndexDigest] = desc.Digest.String()
-	}
-	if len(c.built) == 0 {
-		return ErrNoZTOCs
 	}
 	return nil
 }

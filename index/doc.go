@@ -23,14 +23,16 @@
 //     be pushed of an image that fails. Beyond 64 MiB they go to unlinked temporary
 //     files; what remains in memory is one [ztoc.Survey] per worker,
 //     and the compact zTOC that it is writing.
-//   - A prefetch artifact has at most [MaxPrefetchSize] bytes.
+//   - A prefetch artifact has at most [MaxPrefetchSize] bytes, a profile [MaxProfileSize].
 //
 // # Decisions
 //
 //   - Every byte read from a store is bounded by the descriptor and verified against
 //     its digest before use, local stores included.
-//   - Compact zTOCs are listed last, so that all before them is as it would be without
-//     them. Prefetch artifacts number the spans of the zTOCs 0.9.
+//   - Compact zTOCs are listed behind all that is the incumbent's, so that all before them is
+//     as it would be without them, and profiles last. Prefetch artifacts number the spans of
+//     the zTOCs 0.9, sorted; a [Profile] is an order of bytes and of use with any zTOC. FORMAT.md
+//     describes it. Who attaches one attaches both.
 //   - A layer that does not parse is read once more, to tell a layer that is not what its
 //     digest promises from one that never was any good.
 //   - Order of pushes: zTOCs, prefetch artifacts, compact zTOCs, config, index, converted manifests,
@@ -50,8 +52,9 @@
 //     new digest. The incumbent drops those annotations and rewrites those manifests.
 //   - Convert lifts the manifests of nested image indexes into the result, so that
 //     each can be bound to its index. The incumbent does not convert them.
-//   - Of several v1 referrers Find takes the first valid one in order of digest: the
-//     order in which registries list them is not defined.
+//   - Of several v1 referrers Find takes the first valid one in order of digest, those with a
+//     profile first: the order in which registries list them is not defined, and the
+//     index that a profile was attached to stays in the registry.
 //   - Files to prefetch are looked up by cleaned name, so that layers whose names
 //     begin with "./" work; of duplicate names the last counts, as in tar.
 package index

@@ -17,6 +17,8 @@ var (
 	ErrDigest = errors.New("content does not match its descriptor")
 	// ErrNoZTOCs says that there is nothing to make an index of.
 	ErrNoZTOCs = errors.New("no ztocs created, all layers either skipped or produced errors")
+	// ErrNoProfile says that there is no profile of any layer that an index lists.
+	ErrNoProfile = errors.New("no profile of any layer that the index lists")
 )
 
 // FormatError says what is wrong with a document. It matches ErrFormat.

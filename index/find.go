@@ -40,7 +40,7 @@ type FindOptions struct {
 // The explicit digest comes first, then the manifest's v2 annotation, then v1 referrers.
 // An annotation that names an index which is missing or malformed is an error; it does
 // not make Find look for another index. Of several referrers the first in order of digest
-// counts that is an index of this manifest.
+// counts that is an index of this manifest and lists a profile, or else the first that is one.
 func Find(ctx context.Context, remote Remote, manifest digest.Digest, opts FindOptions) (*Index, ocispec.Descriptor, error) {
 	if err := manifest.Validate(); err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index: image manifest %.100q: %w", manifest, err)
@@ -116,6 +116,8 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
 	var reasons []error
+	var first *Index
+	var firstDesc ocispec.Descriptor
 	for _, desc := range list[:min(len(list), maxReferrers)] {
 		x, desc, err := Read(ctx, remote, desc)
 		switch {
@@ -125,9 +127,14 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 			reasons = append(reasons, err)
 		case x.Subject == nil || x.Subject.Digest != manifest:
 			reasons = append(reasons, malformed(docIndex, "%s: not of this image manifest", desc.Digest))
-		default:
+		case slices.ContainsFunc(x.Layers, func(d ocispec.Descriptor) bool { return d.MediaType == MediaTypeProfile }):
 			return x, desc, nil
+		case first == nil:
+			first, firstDesc = x, desc
 		}
+	}
+	if first != nil {
+		return first, firstDesc, nil
 	}
 	return nil, ocispec.Descriptor{}, none(manifest, reasons)
 }

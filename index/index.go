@@ -17,6 +17,7 @@ const (
 	MediaTypeZTOC     = "application/octet-stream"
 	MediaTypePrefetch = "application/vnd.amazon.soci.prefetch.v1+json"
 	MediaTypeCompact  = "application/vnd.seekoci.ztoc.compact.v1" // of compact zTOCs, which are not the incumbent's
+	MediaTypeProfile  = "application/vnd.seekoci.profile.v1+json" // of profiles, which are not either; see FORMAT.md
 
 	AnnotationBuildTool           = "com.amazon.soci.build-tool-identifier"
 	AnnotationLayerDigest         = "com.amazon.soci.image-layer-digest"
@@ -60,7 +61,7 @@ type Store interface {
 type Index struct {
 	Version   Version
 	Subject   *ocispec.Descriptor  // the image manifest; V1 only
-	Layers    []ocispec.Descriptor // zTOCs in image layer order, then prefetch artifacts, then compact zTOCs
+	Layers    []ocispec.Descriptor // zTOCs in image layer order, then prefetch artifacts, compact zTOCs, profiles
 	BuildTool string
 }
 
@@ -77,6 +78,11 @@ func (x *Index) Compact(layer digest.Digest) (ocispec.Descriptor, bool) {
 // Prefetch returns the descriptor of the prefetch artifact of a layer. Of several the last counts.
 func (x *Index) Prefetch(layer digest.Digest) (ocispec.Descriptor, bool) {
 	return x.artifact(MediaTypePrefetch, layer)
+}
+
+// Profile returns the descriptor of the profile of a layer. Of several the last counts.
+func (x *Index) Profile(layer digest.Digest) (ocispec.Descriptor, bool) {
+	return x.artifact(MediaTypeProfile, layer)
 }
 
 func (x *Index) artifact(mediaType string, layer digest.Digest) (ocispec.Descriptor, bool) {

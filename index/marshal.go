@@ -145,6 +145,10 @@ func validateLayer(d ocispec.Descriptor) error {
 		if d.Size > MaxPrefetchSize {
 			return fmt.Errorf("prefetch artifact of %d bytes, more than %d", d.Size, MaxPrefetchSize)
 		}
+	case MediaTypeProfile:
+		if d.Size > MaxProfileSize {
+			return fmt.Errorf("profile of %d bytes, more than %d", d.Size, MaxProfileSize)
+		}
 	case MediaTypeZTOC, MediaTypeCompact:
 	default:
 		return nil

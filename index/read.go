@@ -51,3 +51,16 @@ func ReadPrefetch(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*
 	}
 	return f, nil
 }
+
+// ReadProfile fetches the profile desc, verifies and decodes it.
+func ReadProfile(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Profile, error) {
+	p, err := ReadAll(ctx, from, desc, MaxProfileSize)
+	if err != nil {
+		return nil, fmt.Errorf("read profile: %w", err)
+	}
+	f, err := UnmarshalProfile(p)
+	if err != nil {
+		return nil, fmt.Errorf("read profile %s: %w", desc.Digest, err)
+	}
+	return f, nil
+}
