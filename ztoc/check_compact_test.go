@@ -36,7 +36,7 @@ func TestCheckCompactNames(t *testing.T) {
 	sum := sha256.Sum256(layer)
 	z.ZInfo.Spans[0].Sum = sum
 	src := &compactSource{layer: sum, diffID: sum, buildTool: "test", entries: slices.All(z.TOC), zinfo: z.ZInfo}
-	p, err := src.encode(nil) // nothing is compressed
+	p, err := encodedBy(nil, src) // nothing is compressed
 	if err != nil {
 		t.Fatal(err)
 	}

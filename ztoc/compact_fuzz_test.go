@@ -149,7 +149,7 @@ func exercise(t testing.TB, c *Compact) {
 func storedCompact(t testing.TB) [][]byte {
 	t.Helper()
 	encode := func(src *compactSource) []byte {
-		p, err := src.encode(nil)
+		p, err := encodedBy(nil, src)
 		if err != nil {
 			t.Fatal(err)
 		}

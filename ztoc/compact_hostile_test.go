@@ -72,7 +72,7 @@ func TestCompactLies(t *testing.T) {
 		"another style": func(t *table) { t.classes[1] = styleVerbatim | 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := plainSource(regular(3000)).encode(nil)
+			p, err := encodedBy(nil, plainSource(regular(3000)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func classRecords(t *table, n int) {
 func TestCompactBombs(t *testing.T) {
 	enc := borrowCompressor()
 	defer compressors.Put(enc)
-	valid, err := plainSource(regular(10)).encode(nil)
+	valid, err := encodedBy(nil, plainSource(regular(10)))
 	if err != nil {
 		t.Fatal(err)
 	}

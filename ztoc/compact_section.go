@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,7 @@ func borrowCompressor() *zstd.Encoder {
 		return e
 	}
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
-		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(sectionWindow))
 	if err != nil {
 		panic("ztoc: internal error: " + err.Error()) // the options are constants
 	}
@@ -51,6 +52,10 @@ func borrowDecompressor() *zstd.Decoder {
 	}
 	return d
 }
+
+// sectionWindow is how far back a section may refer: with the default of 8 MiB they
+// get no smaller, but the encoder's memory larger.
+const sectionWindow = 1 << 20
 
 // leastPacked is the least number of bytes that can get smaller.
 const leastPacked = 32
@@ -90,6 +95,8 @@ type sectionWriter struct {
 	body []byte
 	raw  int64  // bytes of all sections when they are unpacked
 	buf  []byte // a plane
+	at   int    // place in body of more
+	more *spool // a section that is not in body; nil: there is none
 }
 
 // fork returns a writer for sections that may be dropped.
@@ -102,7 +109,30 @@ func (w *sectionWriter) join(f *sectionWriter) {
 	w.raw += f.raw
 }
 
-func (w *sectionWriter) size() int { return len(w.dir) + len(w.body) }
+// size is the size of the directory and all sections.
+func (w *sectionWriter) size() int64 {
+	n := int64(len(w.dir) + len(w.body))
+	if w.more != nil {
+		n += w.more.size()
+	}
+	return n
+}
+
+// writeTo writes the sections.
+func (w *sectionWriter) writeTo(out io.Writer) error {
+	if w.more == nil {
+		_, err := out.Write(w.body)
+		return err
+	}
+	if _, err := out.Write(w.body[:w.at]); err != nil {
+		return err
+	}
+	if err := w.more.writeTo(out); err != nil {
+		return err
+	}
+	_, err := out.Write(w.body[w.at:])
+	return err
+}
 
 // text appends a section of bytes.
 func (w *sectionWriter) text(p []byte) {
@@ -119,6 +149,14 @@ func (w *sectionWriter) stored(p []byte) {
 	w.dir = binary.AppendUvarint(w.dir, uint64(len(p)))
 	w.body = append(w.body, p...)
 	w.raw += int64(len(p))
+}
+
+// spooled appends what s has as a section, which is stored as it is. There is one at most.
+func (w *sectionWriter) spooled(s *spool) {
+	w.at, w.more = len(w.body), s
+	w.dir = binary.AppendUvarint(w.dir, uint64(s.size()))
+	w.dir = binary.AppendUvarint(w.dir, uint64(s.size()))
+	w.raw += s.size()
 }
 
 // column begins a column: planes follow.

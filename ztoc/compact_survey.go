@@ -3,6 +3,7 @@
 package ztoc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +13,8 @@ import (
 var errNoCompact = errors.New("surveyed without a compact span size")
 
 // WriteCompact writes the layer's compact zTOC to w. One of more than MaxSize bytes
-// is ErrLimit, before anything is written. Beside the result it needs some 60 to 120
-// bytes of memory for each entry.
+// is ErrLimit, before anything is written. It needs some 60 to 120 bytes of memory for
+// each entry. It may run at the same time as WriteZTOC.
 func (s *Survey) WriteCompact(w io.Writer) error {
 	if s.compactSize == 0 {
 		return fmt.Errorf("write compact zTOC: %w", errNoCompact)
@@ -22,18 +23,12 @@ func (s *Survey) WriteCompact(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
-	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, entries: s.Entries(), count: s.Len()}
+	var readErr error // of the entries
+	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, entries: s.tape.all(&readErr), count: s.Len()}
 	if z.Compression == Gzip {
 		src.windows = s.planner.out
 	}
-	p, err := encodeCompact(&src)
-	if err == nil {
-		err = s.Err()
-	}
-	if err == nil {
-		_, err = w.Write(p)
-	}
-	if err != nil {
+	if err := cmp.Or(src.write(w), readErr); err != nil {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
 	return nil

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
@@ -20,7 +22,7 @@ import (
 func planned(t testing.TB, layer []byte, spanSize int64, pieceSize int) ([]Span, *windowWriter) {
 	t.Helper()
 	var (
-		p       = newPlanner(spanSize)
+		p       = newPlanner(spanSize, newSpool(t.TempDir()))
 		cuts    []cut
 		settled int64
 	)
@@ -59,6 +61,20 @@ func planned(t testing.TB, layer []byte, spanSize int64, pieceSize int) ([]Span,
 		p.spans[i].Sum = sha256.Sum256(layer[s.In.Off:end])
 	}
 	return p.spans, p.out
+}
+
+// encodeCompact returns the compact zTOC of a layer.
+func encodeCompact(src *compactSource) ([]byte, error) {
+	var b bytes.Buffer
+	err := src.write(&b)
+	return b.Bytes(), err
+}
+
+// encodedBy is encodeCompact with an encoder.
+func encodedBy(enc *zstd.Encoder, src *compactSource) ([]byte, error) {
+	var b bytes.Buffer
+	err := src.encode(enc, &b)
+	return b.Bytes(), err
 }
 
 // mustCompact returns the compact zTOC of a layer and its 0.9 zTOC.

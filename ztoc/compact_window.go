@@ -3,7 +3,6 @@
 package ztoc
 
 import (
-	"encoding/binary"
 	"sort"
 	"sync"
 
@@ -166,87 +165,4 @@ func (x *groupScratch) window(i int, buf *[inflate.WindowSize]byte, head *blockH
 			return nil
 		}
 	}
-}
-
-// windowWriter collects the windows of spans, in groups.
-type windowWriter struct {
-	target int // bytes of the parts at which a group is done
-	spans  int // in the group
-	parts  [numParts][]byte
-	groups []byte // directory
-	out    []byte
-	body   []byte // scratch
-}
-
-func newWindowWriter(spanSize int64) *windowWriter {
-	return &windowWriter{target: int(min(max(spanSize/groupRatio, minGroup), maxGroup))}
-}
-
-// begin begins the window of the next span, which is within a block if its header
-// has bits: it is header from bit start (0-7) on.
-func (w *windowWriter) begin(ranges int, header []byte, start, bits int) {
-	p := &w.parts
-	p[partCounts] = binary.AppendUvarint(p[partCounts], uint64(ranges))
-	p[partCounts] = binary.AppendUvarint(p[partCounts], uint64(bits))
-	for i := 0; i < bits; i += 8 {
-		k := (start + i) / 8
-		v := uint16(header[k])
-		if k+1 < len(header) {
-			v |= uint16(header[k+1]) << 8
-		}
-		b := byte(v >> (start & 7))
-		if rest := bits - i; rest < 8 {
-			b &= 1<<rest - 1
-		}
-		p[partHeaders] = append(p[partHeaders], b)
-	}
-	w.spans++
-}
-
-// add appends a range of the window.
-func (w *windowWriter) add(gap int, data []byte) {
-	p := &w.parts
-	p[partGaps] = binary.AppendUvarint(p[partGaps], uint64(gap))
-	p[partLens] = binary.AppendUvarint(p[partLens], uint64(len(data)-1))
-	p[partData] = append(p[partData], data...)
-}
-
-// end ends the window.
-func (w *windowWriter) end() {
-	total := 0
-	for _, p := range w.parts {
-		total += len(p)
-	}
-	if total >= w.target || w.spans == maxGroupSpans {
-		w.flush()
-	}
-}
-
-// flush packs the group.
-func (w *windowWriter) flush() {
-	if w.spans == 0 {
-		return
-	}
-	enc := borrowCompressor()
-	defer compressors.Put(enc)
-	before := len(w.out)
-	w.body = w.body[:0]
-	for i, p := range w.parts {
-		stored := len(w.body)
-		w.body = pack(enc, w.body, p)
-		w.out = binary.AppendUvarint(w.out, uint64(len(p)))
-		w.out = binary.AppendUvarint(w.out, uint64(len(w.body)-stored))
-		w.parts[i] = p[:0]
-	}
-	w.out = append(w.out, w.body...)
-	w.groups = binary.AppendUvarint(w.groups, uint64(w.spans))
-	w.groups = binary.AppendUvarint(w.groups, uint64(len(w.out)-before))
-	w.spans = 0
-}
-
-// write appends the sections of the windows.
-func (w *windowWriter) write(s *sectionWriter) {
-	w.flush()
-	s.text(w.groups)
-	s.stored(w.out)
 }

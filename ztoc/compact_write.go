@@ -5,6 +5,7 @@ package ztoc
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"iter"
 
 	"github.com/klauspost/compress/zstd"
@@ -15,25 +16,25 @@ type compactSource struct {
 	layer, diffID [32]byte
 	buildTool     string
 	zinfo         *ZInfo                // without windows
-	windows       *windowWriter         // nil for an uncompressed layer
+	windows       *windowWriter         // finished; nil for an uncompressed layer
 	entries       iter.Seq2[int, Entry] // in the order of the tar
 	count         int                   // how many there are, about
 }
 
-// encodeCompact returns the compact zTOC of a layer.
-func encodeCompact(src *compactSource) ([]byte, error) {
+// write writes the compact zTOC of the layer to w. Nothing is written if there cannot be one.
+func (src *compactSource) write(w io.Writer) error {
 	enc := borrowCompressor()
 	defer compressors.Put(enc)
-	return src.encode(enc)
+	return src.encode(enc, w)
 }
 
-// encode is encodeCompact with an encoder; without one nothing is compressed.
-func (src *compactSource) encode(enc *zstd.Encoder) ([]byte, error) {
+// encode is write with an encoder; without one nothing is compressed but windows.
+func (src *compactSource) encode(enc *zstd.Encoder, w io.Writer) error {
 	z := src.zinfo
 	table := newTableWriter(src.count)
 	for i, e := range src.entries {
 		if err := table.add(&e); err != nil {
-			return nil, fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
+			return fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
 		}
 	}
 	s := &sectionWriter{enc: enc}
@@ -45,24 +46,29 @@ func (src *compactSource) encode(enc *zstd.Encoder) ([]byte, error) {
 	}
 	s.stored([]byte(src.buildTool))
 	s.spans(z)
-	if src.windows == nil {
-		src.windows = newWindowWriter(z.SpanSize)
+	if src.windows != nil {
+		src.windows.write(s)
+	} else {
+		s.text(nil)
+		s.stored(nil)
 	}
-	src.windows.write(s)
 	table.write(s)
-	size := int64(compactHeader + s.size())
+	size := compactHeader + s.size()
 	if size > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes", ErrLimit, size)
+		return fmt.Errorf("%w: %d bytes", ErrLimit, size)
 	}
 	if s.raw > unpackLimit(size-compactHeader) {
-		return nil, fmt.Errorf("%w: %d bytes for a table of %d", ErrLimit, size, s.raw)
+		return fmt.Errorf("%w: %d bytes for a table of %d", ErrLimit, size, s.raw)
 	}
-	p := make([]byte, 0, size)
+	p := make([]byte, 0, compactHeader+len(s.dir))
 	p = append(p, compactMagic...)
 	p = binary.LittleEndian.AppendUint32(p, compactVersion)
 	p = binary.LittleEndian.AppendUint32(p, uint32(len(s.dir)))
 	p = append(append(p, src.layer[:]...), src.diffID[:]...)
-	return append(append(p, s.dir...), s.body...), nil
+	if _, err := w.Write(append(p, s.dir...)); err != nil {
+		return err
+	}
+	return s.writeTo(w)
 }
 
 // spans appends the sections of the spans.

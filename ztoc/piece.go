@@ -86,7 +86,7 @@ func cutAt(bit int64) cut { return cut{start: bit / 8, end: (bit + 7) / 8} }
 // What the pass expects of the planner of compact spans, one call after the other
 // from one goroutine:
 //
-//	newPlanner(spanSize int64) *planner
+//	newPlanner(spanSize int64, windows *spool) *planner
 //	(*planner).add(p *piece) (cuts []cut, settled int64, err error)
 //	(*planner).finish(out int64) (cuts []cut, err error) // out: size of all uncompressed bytes
 //

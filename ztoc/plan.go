@@ -68,9 +68,9 @@ type choice struct {
 }
 
 // newPlanner returns a planner of checkpoints about every size uncompressed bytes,
-// at least MinCompactSpan.
-func newPlanner(size int64) *planner {
-	p := &planner{size: size, zone: zoneOf(size), out: newWindowWriter(size)}
+// at least MinCompactSpan. Their windows go to out.
+func newPlanner(size int64, out *spool) *planner {
+	p := &planner{size: size, zone: zoneOf(size), out: newWindowWriter(size, out)}
 	p.cover = make([]uint64, (p.zone+2*inflate.WindowSize)/64+2)
 	p.advance(size)
 	return p
@@ -122,7 +122,7 @@ func (p *planner) add(x *piece) (cuts []cut, settled int64, err error) {
 	} else if open >= 0 {
 		settled = min(settled, open/8)
 	}
-	return p.cuts, settled, nil
+	return p.cuts, settled, p.out.err
 }
 
 // open returns the compressed position of the first candidate, or -1.
@@ -214,8 +214,7 @@ func (p *planner) finish(out int64) ([]cut, error) {
 	for ; p.grid < out; p.advance(p.grid + p.size) {
 		p.choose()
 	}
-	p.out.flush()
-	return p.cuts, nil
+	return p.cuts, p.out.finish()
 }
 
 // begin begins a span.

@@ -98,6 +98,21 @@ func (s *spool) read(p []byte, off int64) error {
 	return nil
 }
 
+// writeTo writes all of it.
+func (s *spool) writeTo(w io.Writer) error {
+	if s.saved > 0 {
+		if _, err := io.Copy(w, io.NewSectionReader(s.file, 0, s.saved)); err != nil {
+			return fmt.Errorf("read spool: %w", err)
+		}
+	}
+	for _, b := range s.blocks {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close frees everything.
 func (s *spool) Close() error {
 	s.blocks = nil

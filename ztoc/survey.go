@@ -22,7 +22,8 @@ type SurveyOptions struct {
 
 // Survey is all that one reading of a layer finds out: its digests, its files, and
 // what its zTOCs are made of. It takes little memory for a layer of any size: what
-// is beyond some MiB lies in a temporary file. Close it. It is not for concurrent use.
+// is beyond some MiB lies in temporary files. Close it. It is not for concurrent use, but
+// that both zTOCs may be written at the same time.
 type Survey struct {
 	tool    string
 	zinfo   *ZInfo  // without windows
@@ -34,9 +35,10 @@ type Survey struct {
 	compactSize   int64      // their target size; 0: none
 	planner       *planner   // of them
 
-	spool *spool
-	tape  tape
-	err   error // of the last iteration over the entries
+	spool  *spool // of windows and entries
+	sparse *spool // of compact windows
+	tape   tape
+	err    error // of the last iteration over the entries
 }
 
 // noWindow is the place of a window of zeros.
@@ -49,13 +51,13 @@ func NewSurvey(ctx context.Context, r io.Reader, opts SurveyOptions) (*Survey, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Survey{tool: tool, spool: newSpool(opts.TempDir), scratch: make([]byte, windowSize)}
+	s := &Survey{tool: tool, spool: newSpool(opts.TempDir), sparse: newSpool(opts.TempDir), scratch: make([]byte, windowSize)}
 	s.tape.spool = s.spool
 	if s.compactSize = opts.CompactSpanSize; s.compactSize != 0 {
 		if s.compactSize < MinCompactSpan || s.compactSize > MaxSpan/2 {
 			return nil, fmt.Errorf("compact span size %d: %w: it is %d to %d", s.compactSize, ErrUnsupported, MinCompactSpan, MaxSpan/2)
 		}
-		s.planner = newPlanner(s.compactSize)
+		s.planner = newPlanner(s.compactSize, s.sparse)
 		pass.planner, pass.compactSize = s.planner, s.compactSize
 	}
 	pass.digests = true
@@ -122,23 +124,10 @@ func (s *Survey) SpansOf(r Range) (first, end int) { return s.zinfo.SpansOf(r) }
 // Len is the number of entries.
 func (s *Survey) Len() int { return s.tape.count() }
 
-// errStop ends an iteration.
-var errStop = errors.New("stop")
-
 // Entries returns the entries in the order of the tar, each with its index. Should
 // the temporary file fail the sequence ends early: Err tells.
 func (s *Survey) Entries() iter.Seq2[int, Entry] {
-	return func(yield func(int, Entry) bool) {
-		s.err = s.tape.ascend(func(i int, e *Entry) error {
-			if !yield(i, *e) {
-				return errStop
-			}
-			return nil
-		})
-		if s.err == errStop {
-			s.err = nil
-		}
-	}
+	return s.tape.all(&s.err)
 }
 
 // Err is the error that ended the last sequence of Entries early.
@@ -165,7 +154,7 @@ func (s *Survey) WriteZTOC(w io.Writer) error {
 
 // Close frees what the survey holds.
 func (s *Survey) Close() error {
-	if err := s.spool.Close(); err != nil {
+	if err := errors.Join(s.spool.Close(), s.sparse.Close()); err != nil {
 		return fmt.Errorf("close survey: %w", err)
 	}
 	return nil

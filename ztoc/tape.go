@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +153,25 @@ func (t *tape) ascend(f func(i int, e *Entry) error) error {
 		}
 	}
 	return nil
+}
+
+// errStop ends an iteration.
+var errStop = errors.New("stop")
+
+// all returns the entries with their indexes. Should the spool fail the sequence ends
+// early, with *err set.
+func (t *tape) all(err *error) iter.Seq2[int, Entry] {
+	return func(yield func(int, Entry) bool) {
+		*err = t.ascend(func(i int, e *Entry) error {
+			if !yield(i, *e) {
+				return errStop
+			}
+			return nil
+		})
+		if *err == errStop {
+			*err = nil
+		}
+	}
 }
 
 // descend is of entrySeq. The strings of an entry may be kept.

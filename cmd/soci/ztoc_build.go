@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -168,29 +170,58 @@ func (a *ztocBuildArgs) write(s *ztoc.Survey) error {
 	return writeZTOCs(s, a.outputs)
 }
 
-// writeZTOCs writes outs. Each file gets its name when those behind it have theirs.
+// errOther is why a zTOC is not written when there is nothing wrong with it.
+var errOther = errors.New("another zTOC could not be written")
+
+// writeZTOCs writes outs, at the same time. The files get their names when all are complete.
 func writeZTOCs(s *ztoc.Survey, outs []*ztocOutput) error {
-	if len(outs) == 0 {
-		return nil
+	var (
+		wg, encoded sync.WaitGroup
+		failed      atomic.Bool
+		errs        = make([]error, len(outs))
+	)
+	encoded.Add(len(outs))
+	for i, o := range outs {
+		wg.Go(func() {
+			done := sync.OnceFunc(encoded.Done)
+			defer done()
+			errs[i] = store.WriteFile(o.file, 0o644, func(w io.Writer) error {
+				err := o.write(s, w)
+				if err != nil {
+					failed.Store(true)
+				}
+				done()
+				if encoded.Wait(); err == nil && failed.Load() {
+					err = errOther
+				}
+				return err
+			})
+			if errs[i] != nil {
+				failed.Store(true)
+			}
+		})
 	}
-	o, encode := outs[0], s.WriteZTOC
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errOther) {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes the zTOC to w.
+func (o *ztocOutput) write(s *ztoc.Survey, w io.Writer) error {
+	encode := s.WriteZTOC
 	if o.format == ztoc.FormatCompact {
 		encode = s.WriteCompact
 	}
-	var behind error
-	err := store.WriteFile(o.file, 0o644, func(w io.Writer) error {
-		sum := digest.SHA256.Digester()
-		if err := encode(io.MultiWriter(w, sum.Hash())); err != nil {
-			return err
-		}
-		o.digest = sum.Digest()
-		behind = writeZTOCs(s, outs[1:])
-		return behind
-	})
-	if behind != nil {
-		return behind // which names its file
+	sum := digest.SHA256.Digester()
+	if err := encode(io.MultiWriter(w, sum.Hash())); err != nil {
+		return err
 	}
-	return err
+	o.digest = sum.Digest()
+	return nil
 }
 
 // line says what was made.
