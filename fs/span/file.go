@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import "os"
+
+// Extent is a part of a layer that lies in a file, for readers that have the kernel
+// move the bytes. It is good until Release.
+type Extent struct {
+	Fd    int   // of the file, to read from at offsets only
+	Off   int64 // in the file
+	layer *Layer
+}
+
+// Extent returns where the n bytes at off of the uncompressed layer lie, if all of
+// their spans are on disk and were checked. It never waits. Where the file does not
+// give them, ReadAt does.
+func (l *Layer) Extent(off, n int64) (Extent, bool) {
+	if off < 0 || n <= 0 || n > l.zi.UncompressedSize-off {
+		return Extent{}, false
+	}
+	f, ok := l.disk.data.(*os.File)
+	if !ok || !l.enter() {
+		return Extent{}, false
+	}
+	if !l.present(l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)) {
+		l.leave()
+		return Extent{}, false
+	}
+	l.stats.bytesServed.Add(n)
+	return Extent{Fd: int(f.Fd()), Off: off, layer: l}, true
+}
+
+// Release ends the use of the file. It is called once.
+func (e Extent) Release() { e.layer.leave() }
