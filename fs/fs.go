@@ -113,9 +113,10 @@ type Options struct {
 type FS struct {
 	dir    string
 	opts   Options
-	server *fuse.Server
+	server *server
 	served chan struct{} // closed when the server has ended
-	done   chan struct{} // closed by Close: blocked reads give up
+	done   chan struct{} // closed by stop: blocked reads give up
+	once   sync.Once
 	wg     sync.WaitGroup
 	stats  counters
 
@@ -244,7 +245,7 @@ func (f *FS) Detach(name string) error {
 
 	// The kernel drops the directory and all below it that is not in use. It may
 	// well not know it (ENOENT). This may wait for requests: no lock is held.
-	f.server.EntryNotify(fuse.FUSE_ROOT_ID, name)
+	f.server.entryGone(fuse.FUSE_ROOT_ID, name)
 	f.wg.Done()
 	f.release(l)
 	return nil
@@ -278,7 +279,7 @@ func (f *FS) sweep() {
 		root := ref{l, 0}
 		first, end := root.node().children()
 		for c := first; c < end; c++ {
-			f.server.EntryNotify(root.id(), l.tree.name(&l.tree.nodes[c]))
+			f.server.entryGone(root.id(), l.tree.name(&l.tree.nodes[c]))
 		}
 	}
 }
@@ -307,6 +308,9 @@ func (f *FS) free(l *layer) {
 	}
 }
 
+// stop makes what is blocked give up.
+func (f *FS) stop() { f.once.Do(func() { close(f.done) }) }
+
 // Close unmounts and waits for the requests under way; blocked reads end with EINTR.
 // What is still in use of the layers fails from then on with ENOTCONN.
 func (f *FS) Close() error {
@@ -317,7 +321,7 @@ func (f *FS) Close() error {
 	}
 	f.closed = true
 	f.mu.Unlock()
-	close(f.done)
+	f.stop()
 	idle := make(chan struct{})
 	go func() {
 		f.wg.Wait()

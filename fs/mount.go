@@ -44,14 +44,14 @@ func (f *FS) mount() error {
 		unix.Close(fd)
 		return fmt.Errorf("mount(2): %w", err)
 	}
-	// go-fuse owns fd from here on.
-	f.server, err = fuse.NewServer(&raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}, fmt.Sprintf("/dev/fd/%d", fd), f.mountOptions())
+	f.server, err = newServer(f, fd)
 	if err != nil {
+		unix.Close(fd)
 		return errors.Join(err, unix.Unmount(f.dir, unix.MNT_DETACH))
 	}
 	go func() {
 		defer close(f.served)
-		f.server.Serve()
+		f.server.serve()
 	}()
 	if err := f.setReadAhead(); err != nil {
 		f.opts.Log.Warn("readahead not set, large reads will be slower", "mount", f.dir, "error", err)

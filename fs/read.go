@@ -19,29 +19,44 @@ import (
 	"github.com/seekoci/seekoci/fs/span"
 )
 
-// Read reads from a regular file.
+// Read reads from a regular file. See server.read, which does the same where debugging is off.
 func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	x, st := r.find(in.NodeId)
+	x, n, st := r.readable(in, len(buf))
+	if st.Ok() && n > 0 {
+		st = r.readAt(&readContext{request: cancel, closing: r.f.done, pid: in.Pid}, x, in, buf[:n])
+	}
 	if !st.Ok() {
 		return nil, st
 	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// readable returns the file to read from and how much there is to be read, at most room.
+func (r *raw) readable(in *fuse.ReadIn, room int) (ref, int, fuse.Status) {
+	x, st := r.find(in.NodeId)
+	if !st.Ok() {
+		return x, 0, st
+	}
 	n := x.node()
 	if n.mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fuse.EINVAL
+		return x, 0, fuse.EINVAL
 	}
 	if in.Offset >= uint64(n.size) {
-		return fuse.ReadResultData(nil), fuse.OK
+		return x, 0, fuse.OK
 	}
-	buf = buf[:min(uint64(len(buf)), uint64(n.size)-in.Offset)]
+	return x, int(min(uint64(room), uint64(in.Size), uint64(n.size)-in.Offset)), fuse.OK
+}
+
+// readAt fills p from file x.
+func (r *raw) readAt(ctx *readContext, x ref, in *fuse.ReadIn, p []byte) fuse.Status {
 	r.f.stats.reads.Add(1)
-	ctx := &readContext{request: cancel, closing: r.f.done, pid: in.Pid}
-	err := x.l.data.ReadAt(ctx, buf, n.data+int64(in.Offset))
+	err := x.l.data.ReadAt(ctx, p, x.node().data+int64(in.Offset))
 	ctx.end()
 	if err != nil {
-		return nil, r.f.failed(x.l, err)
+		return r.f.failed(x.l, err)
 	}
-	r.f.stats.bytes.Add(int64(len(buf)))
-	return fuse.ReadResultData(buf), fuse.OK
+	r.f.stats.bytes.Add(int64(len(p)))
+	return fuse.OK
 }
 
 // failed is the one place where errors become errnos.
@@ -87,10 +102,50 @@ type readContext struct {
 	request <-chan struct{} // closed when the kernel interrupts the request
 	closing <-chan struct{} // closed by FS.Close
 	pid     uint32          // the reading thread; 0 if it is not of our pid namespace
+	unique  uint64          // number of the request
+	signal  chan struct{}   // request, to be closed; nil once it is
 
 	ended chan struct{} // Done; nil until it is asked for
 	stop  chan struct{} // closed by end
 	wg    sync.WaitGroup
+}
+
+// reads are the READs under way, which the kernel may interrupt.
+type reads struct {
+	mu sync.Mutex
+	m  map[uint64]*readContext // by number of the request
+}
+
+// begin returns the context of a READ, until end.
+func (r *reads) begin(in *fuse.ReadIn, closing <-chan struct{}) *readContext {
+	c := &readContext{closing: closing, pid: in.Pid, unique: in.Unique, signal: make(chan struct{})}
+	c.request = c.signal
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.m[c.unique] = c
+	return c
+}
+
+// end ends a READ.
+func (r *reads) end(c *readContext) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.m, c.unique)
+}
+
+// interrupt tells a READ that its reader got a signal, if it is under way.
+func (r *reads) interrupt(unique uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.m[unique]
+	if c == nil {
+		return false
+	}
+	if c.signal != nil {
+		close(c.signal)
+		c.signal = nil
+	}
+	return true
 }
 
 // Deadline implements context.Context.

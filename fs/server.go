@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel's numbers of the requests that are told apart here, and of the
+// notification that a name is gone.
+const (
+	opForget      = 2
+	opRead        = 15
+	opInit        = 26
+	opInterrupt   = 36
+	opBatchForget = 42
+	noteEntry     = 3
+)
+
+const (
+	// idleLoops is how many loops wait for requests. More than that end.
+	idleLoops = 3
+	// spliceMin is the least that is worth three system calls instead of two.
+	spliceMin = 32 << 10
+	// maxWrite is what the kernel wants the room for a request to be larger than. It is
+	// the least there is, as nobody writes.
+	maxWrite = 4096
+)
+
+// server takes requests from the kernel and gives it the replies.
+//
+// Each of its loops takes a request, serves it and takes the next one. A loop that has
+// taken a request starts another if none is left that waits for the next: however many
+// requests wait for the network, there is always one.
+type server struct {
+	f     *FS
+	raw   *raw
+	proto *fuse.ProtocolServer // serves what need not be fast
+
+	loops   sync.WaitGroup
+	idle    atomic.Int32 // loops that wait for a request
+	workers workers
+	reads   reads
+
+	// dev is /dev/fuse. The loops need no lock to use it, as it is closed after them.
+	dev    int
+	mu     sync.RWMutex // held to close dev, and for reading by others that use it
+	closed bool         // guarded by mu
+}
+
+// newServer returns the server of a mount that was just made with the descriptor dev,
+// which it owns if there is no error. The kernel's first request is answered.
+func newServer(f *FS, dev int) (*server, error) {
+	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}
+	s := &server{f: f, raw: r, proto: fuse.NewProtocolServer(r, f.mountOptions()), dev: dev}
+	s.reads.m = make(map[uint64]*readContext)
+	w, err := s.workers.get()
+	if err != nil {
+		return nil, err
+	}
+	defer s.workers.put(w)
+	n, err := s.receive(w)
+	if err != nil {
+		return nil, fmt.Errorf("read the first FUSE request: %w", err)
+	}
+	if op := w.request().Opcode; op != opInit {
+		return nil, fmt.Errorf("first FUSE request is %d", op)
+	}
+	p := s.handle(w, n)
+	if len(p) < headerSize+int(unsafe.Offsetof(fuse.InitOut{}.TimeGran)) {
+		return nil, fmt.Errorf("first FUSE request was not answered: reply %x", p)
+	}
+	(*fuse.InitOut)(unsafe.Pointer(unsafe.SliceData(w.payload()))).MaxWrite = maxWrite
+	if _, err := unix.Write(dev, p); err != nil {
+		return nil, os.NewSyscallError("write", err)
+	}
+	return s, nil
+}
+
+// serve serves until the file system is unmounted, and closes the descriptor.
+func (s *server) serve() {
+	s.start()
+	s.loops.Wait()
+	s.f.stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	_ = unix.Close(s.dev)
+	s.workers.close()
+}
+
+// start starts a loop.
+func (s *server) start() {
+	s.idle.Add(1)
+	s.loops.Go(func() {
+		w, err := s.workers.get()
+		if err != nil {
+			s.idle.Add(-1)
+			s.f.opts.Log.Error("no memory for one more FUSE request", "error", err)
+			return
+		}
+		s.loop(w)
+		s.workers.put(w)
+	})
+}
+
+// loop serves requests, until enough other loops do.
+func (s *server) loop(w *worker) {
+	for {
+		n, err := s.receive(w)
+		left := s.idle.Add(-1)
+		if err == unix.ENODEV { // unmounted, or the connection was aborted
+			s.f.stop()
+			return
+		}
+		if err != nil {
+			s.f.opts.Log.Error("cannot read FUSE requests", "error", err)
+			return
+		}
+		// These want no reply, and would come faster than loops can be started.
+		if op := w.request().Opcode; left == 0 && op != opForget && op != opBatchForget {
+			s.start()
+		}
+		s.serveOne(w, n)
+		if s.idle.Add(1) > idleLoops {
+			s.idle.Add(-1)
+			return
+		}
+	}
+}
+
+// receive takes the next request into w.in, and returns its length.
+func (s *server) receive(w *worker) (int, error) {
+	for {
+		n, err := unix.Read(s.dev, w.in)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN || err == unix.ENOENT: // the last: it was interrupted on the way
+		case err != nil:
+			return 0, err
+		case n < int(unsafe.Sizeof(fuse.InHeader{})):
+			return 0, fmt.Errorf("FUSE request of %d bytes", n)
+		default:
+			return n, nil
+		}
+	}
+}
+
+// serveOne serves the request of n bytes in w.
+func (s *server) serveOne(w *worker, n int) {
+	op := w.request().Opcode
+	switch {
+	case s.f.opts.Debug: // go-fuse logs what passes through it
+		s.send(s.handle(w, n))
+	case op == opRead && n >= int(unsafe.Sizeof(fuse.ReadIn{})):
+		s.read(w)
+	case op == opInterrupt && n >= int(unsafe.Sizeof(fuse.InterruptIn{})):
+		s.interrupt(w)
+	default:
+		s.send(s.handle(w, n))
+	}
+}
+
+// handle has go-fuse serve the request of n bytes in w, and returns the reply, if there is to be one.
+func (s *server) handle(w *worker, n int) []byte {
+	w.inVec[0], w.outVec[0] = w.in[:n], w.out
+	n, st := s.proto.HandleRequest(w.inVec[:], w.outVec[:])
+	if n == 0 && !st.Ok() {
+		return w.status(st)
+	}
+	return w.out[:n]
+}
+
+// send sends a reply, unless it is empty.
+func (s *server) send(p []byte) {
+	if len(p) > 0 {
+		_, err := unix.Write(s.dev, p)
+		s.check(err)
+	}
+}
+
+// check logs what is wrong with a reply. That its request is no more is nothing wrong.
+func (s *server) check(err error) {
+	if err != nil && err != unix.ENOENT && err != unix.ENODEV {
+		s.f.opts.Log.Error("FUSE reply not accepted", "error", err)
+	}
+}
+
+// interrupt passes on to a READ that the kernel wants it to end.
+func (s *server) interrupt(w *worker) {
+	in := (*fuse.InterruptIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
+	if !s.reads.interrupt(in.Unique) {
+		s.send(w.status(fuse.EAGAIN)) // it is done, or about to begin: the kernel knows, and asks again
+	}
+}
+
+// read serves a READ.
+func (s *server) read(w *worker) {
+	in := (*fuse.ReadIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
+	st := fuse.OK
+	defer func() {
+		if v := recover(); v != nil {
+			st = s.f.panicked(v)
+		}
+		if !st.Ok() {
+			s.send(w.status(st))
+		}
+	}()
+	x, n, st := s.raw.readable(in, len(w.payload()))
+	if !st.Ok() || n >= spliceMin && s.splice(w, x, in, n) {
+		return
+	}
+	if n > 0 {
+		ctx := s.reads.begin(in, s.f.done)
+		defer s.reads.end(ctx)
+		st = s.raw.readAt(ctx, x, in, w.payload()[:n])
+	}
+	if st.Ok() {
+		s.send(w.reply(n))
+	}
+}
+
+// splice has the kernel move the n bytes to be read from the layer's file to the reader, if they are there.
+func (s *server) splice(w *worker, x ref, in *fuse.ReadIn, n int) bool {
+	e, ok := x.l.data.Extent(x.node().data+int64(in.Offset), int64(n))
+	if !ok {
+		return false
+	}
+	defer e.Release()
+	if w.pipe.load(w.reply(n)[:headerSize], e.Fd, e.Off, n) != nil {
+		return false // reading without the pipe says what it is, if it is the file
+	}
+	s.check(w.pipe.send(s.dev, headerSize+n))
+	s.f.stats.reads.Add(1)
+	s.f.stats.bytes.Add(int64(n))
+	return true
+}
+
+// entryGone has the kernel forget a name in the directory parent, and waits until it
+// has. The kernel may well not know it.
+func (s *server) entryGone(parent uint64, name string) {
+	note := struct {
+		fuse.OutHeader
+		fuse.NotifyInvalEntryOut
+	}{fuse.OutHeader{Status: noteEntry}, fuse.NotifyInvalEntryOut{Parent: parent, NameLen: uint32(len(name))}}
+	size := int(unsafe.Sizeof(note))
+	note.Length = uint32(size + len(name) + 1)
+	p := make([]byte, 0, note.Length)
+	p = append(p, unsafe.Slice((*byte)(unsafe.Pointer(&note)), size)...)
+	p = append(append(p, name...), 0)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed {
+		_, _ = unix.Write(s.dev, p)
+	}
+}
