@@ -181,19 +181,18 @@ type memoryBlob struct {
 
 func (b memoryBlob) Size() int64 { return b.desc.Size }
 
-func (b memoryBlob) ReadAt(ctx context.Context, p []byte, off int64) error {
+func (b memoryBlob) OpenRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if err := b.m.ask(ctx, "read", b.desc.Digest); err != nil {
-		return err
+		return nil, err
 	}
 	all, err := b.m.get(b.desc.Digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if off < 0 || off+int64(len(p)) > int64(len(all)) {
-		return io.ErrUnexpectedEOF
+	if off < 0 || n < 0 || n > int64(len(all))-off {
+		return nil, io.ErrUnexpectedEOF
 	}
-	copy(p, all[off:])
-	return nil
+	return io.NopCloser(bytes.NewReader(all[off : off+n])), nil
 }
 
 func (b memoryBlob) Open(ctx context.Context) (io.ReadCloser, error) {

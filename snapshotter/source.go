@@ -7,19 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/registry"
 )
 
 // blob is one layer in a registry. *registry.Blob satisfies it.
 type blob interface {
-	span.Source
 	Open(ctx context.Context) (io.ReadCloser, error)
+	OpenRange(ctx context.Context, off, n int64) (io.ReadCloser, error)
+	Size() int64
 }
 
 // repository is where an image, its index and its layers are.
@@ -56,29 +57,91 @@ type layerSource struct {
 // Size is the size of the compressed layer in bytes.
 func (s *layerSource) Size() int64 { return s.size }
 
-// ReadAt fills p with the compressed bytes at off, all of them or an error.
-func (s *layerSource) ReadAt(ctx context.Context, p []byte, off int64) error {
+// Open streams the n compressed bytes at off, all of them or an error. Where a
+// repository fails, the next one goes on.
+func (s *layerSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	s.mu.Lock()
-	blobs := s.blobs
+	r := &sourceReader{ctx: ctx, s: s, blobs: s.blobs, off: off, end: off + n}
 	s.mu.Unlock()
-	var errs []error
-	for i, b := range blobs {
-		err := b.ReadAt(ctx, p, off)
-		if err == nil {
-			if i > 0 {
-				s.prefer(b)
+	if err := r.next(errNoRepository); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// errNoRepository says that there is nobody to ask.
+var errNoRepository = errors.New("layer has no repository")
+
+// sourceReader streams a range of a layer from one repository after the other.
+type sourceReader struct {
+	ctx   context.Context // of Open
+	s     *layerSource
+	blobs []blob // to be asked yet
+	off   int64  // of the next byte
+	end   int64
+	body  io.ReadCloser
+	errs  []error // of those that were asked
+	err   error   // of every further Read
+}
+
+// next goes on with the next repository that answers. err is what to return if
+// nobody has been asked.
+func (r *sourceReader) next(err error) error {
+	for len(r.blobs) > 0 && r.ctx.Err() == nil {
+		b := r.blobs[0]
+		r.blobs = r.blobs[1:]
+		body, e := b.OpenRange(r.ctx, r.off, r.end-r.off)
+		if e == nil {
+			r.body = body
+			if len(r.errs) > 0 {
+				r.s.prefer(b)
 			}
 			return nil
 		}
-		if ctx.Err() != nil {
-			return err
+		r.errs = append(r.errs, e)
+	}
+	if r.ctx.Err() != nil {
+		return r.ctx.Err()
+	}
+	if len(r.errs) == 0 {
+		return err
+	}
+	return errors.Join(r.errs...)
+}
+
+// Read implements io.Reader.
+func (r *sourceReader) Read(p []byte) (int, error) {
+	for r.err == nil {
+		if r.off == r.end {
+			r.err = io.EOF
+			break
 		}
-		errs = append(errs, err)
+		if len(p) == 0 {
+			return 0, nil
+		}
+		n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.off)])
+		r.off += int64(n)
+		if err != nil && r.off < r.end {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			_ = r.body.Close() // it has failed already
+			r.errs = append(r.errs, err)
+			r.err = r.next(err)
+		}
+		if n > 0 {
+			return n, nil
+		}
 	}
-	if len(errs) == 0 {
-		return errors.New("layer has no repository")
+	return 0, r.err
+}
+
+// Close ends the stream.
+func (r *sourceReader) Close() error {
+	if r.err == nil {
+		r.err = os.ErrClosed
 	}
-	return errors.Join(errs...)
+	return r.body.Close()
 }
 
 // add makes image's repository the first to be asked.

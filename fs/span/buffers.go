@@ -21,7 +21,7 @@ type buffers struct {
 
 // get returns a slice of n bytes with arbitrary content.
 func (b *buffers) get(n int64) []byte {
-	c := class(n)
+	c := sizeClass(n)
 	if c > maxClass {
 		return make([]byte, n)
 	}
@@ -33,7 +33,7 @@ func (b *buffers) get(n int64) []byte {
 
 // put takes back a slice that get returned, which nobody may use any more.
 func (b *buffers) put(p []byte) {
-	c := class(int64(cap(p)))
+	c := sizeClass(int64(cap(p)))
 	if c > maxClass || cap(p) != 1<<c {
 		return
 	}
@@ -41,7 +41,7 @@ func (b *buffers) put(p []byte) {
 	b.classes[c-minClass].Put(&p)
 }
 
-// class returns the exponent of the smallest pooled power of two that holds n.
-func class(n int64) int {
+// sizeClass returns the exponent of the smallest pooled power of two that holds n.
+func sizeClass(n int64) int {
 	return max(bits.Len64(uint64(max(n, 1)-1)), minClass)
 }

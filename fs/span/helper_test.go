@@ -7,8 +7,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -19,28 +21,71 @@ import (
 // source is a Source whose requests are counted and can be made to wait or fail.
 type source struct {
 	data []byte
-	// hook, if set, is called for each request, numbered from 0, and may change what was read.
+	// hook, if set, is called for each request, numbered from 0, and may change what is read.
 	hook func(ctx context.Context, n int, p []byte, off int64) error
+	// gate, if set, is called before the bytes up to an offset of the layer are handed out.
+	gate func(ctx context.Context, end int64) error
 
 	mu   sync.Mutex
 	reqs []ztoc.Range
+	open int
 }
 
 func (s *source) Size() int64 { return int64(len(s.data)) }
 
-func (s *source) ReadAt(ctx context.Context, p []byte, off int64) error {
+func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	s.mu.Lock()
-	n := len(s.reqs)
-	s.reqs = append(s.reqs, ztoc.Range{Off: off, Len: int64(len(p))})
+	i := len(s.reqs)
+	s.reqs = append(s.reqs, ztoc.Range{Off: off, Len: n})
+	s.open++
 	s.mu.Unlock()
-	if off < 0 || off+int64(len(p)) > s.Size() {
-		return errors.New("outside of the blob")
+	if off < 0 || n <= 0 || n > s.Size()-off {
+		return nil, errors.New("outside of the blob")
 	}
-	copy(p, s.data[off:])
+	p := s.data[off : off+n]
 	if s.hook != nil {
-		return s.hook(ctx, n, p, off)
+		p = bytes.Clone(p)
+		if err := s.hook(ctx, i, p, off); err != nil {
+			s.closed()
+			return nil, err
+		}
 	}
-	return ctx.Err()
+	return &sourceBody{s: s, ctx: ctx, r: bytes.NewReader(p), off: off}, nil
+}
+
+func (s *source) closed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+}
+
+// sourceBody is the answer to one request.
+type sourceBody struct {
+	s    *source
+	ctx  context.Context
+	r    *bytes.Reader
+	off  int64
+	once sync.Once
+}
+
+func (b *sourceBody) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, b.ctx.Err()
+	}
+	p = p[:min(len(p), b.r.Len())]
+	if b.s.gate != nil {
+		if err := b.s.gate(b.ctx, b.off+int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
+	n, err := b.r.Read(p)
+	b.off += int64(n)
+	return n, err
+}
+
+func (b *sourceBody) Close() error {
+	b.once.Do(b.s.closed)
+	return nil
 }
 
 func (s *source) requests() int {
@@ -102,8 +147,28 @@ func mustOpen(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()
 	s, err := Open(dir, opts)
 	must(t, err)
-	t.Cleanup(func() { must(t, s.Close()) })
+	t.Cleanup(func() {
+		must(t, s.Close())
+		idle(t, s)
+	})
 	return s
+}
+
+// idle checks that a closed store holds nothing any more.
+func idle(t testing.TB, s *Store) {
+	t.Helper()
+	for name, g := range map[string]*gate{"slots": &s.slots, "memory": &s.memory} {
+		if g.used != 0 || len(g.queue) != 0 {
+			t.Errorf("%s: %d in use, %d waiting", name, g.used, len(g.queue))
+		}
+	}
+	d := &s.decoders
+	if d.readers != 0 || d.bulk != 0 || d.hungry != 0 || d.any(demand) || d.any(prefetch) || d.any(background) {
+		t.Errorf("decoders are left: %d for readers, %d others", d.readers, d.bulk)
+	}
+	if s.calm.busy != 0 {
+		t.Errorf("%d readers are left", s.calm.busy)
+	}
 }
 
 func mustLayer(t testing.TB, s *Store, d *layerData, src Source) *Layer {
@@ -126,8 +191,19 @@ func mustRead(t testing.TB, l *Layer, d *layerData, off, n int64) {
 // settled waits until nothing is on its way.
 func settled(t testing.TB, l *Layer) {
 	t.Helper()
-	must(t, l.store.memory.Acquire(t.Context(), l.store.opts.MaxMemory))
-	l.store.memory.Release(l.store.opts.MaxMemory)
+	for t.Context().Err() == nil {
+		l.mu.Lock()
+		n := len(l.flights)
+		l.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	var u urgency
+	n, err := l.store.memory.acquire(t.Context(), l.store.opts.MaxMemory, &u)
+	must(t, err)
+	l.store.memory.release(n)
 }
 
 func statePath(dir string) string { return filepath.Join(dir, "layer", "state") }

@@ -3,6 +3,7 @@
 package span
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -32,23 +33,29 @@ type Layer struct {
 	disk     *disk
 	spans    []atomic.Uint32 // absent, recorded or present
 	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
+	missing  atomic.Int64    // spans that are not present
+	touched  touched
+	streams  streams
 	stats    counters
 
 	handles int // guarded by Store.mu
 
-	// refs counts the reads and requests under way, plus one while there are
+	// refs counts the reads, requests and jobs under way, plus one while there are
 	// handles. idle is closed when it reaches zero.
 	refs atomic.Int64
 	idle chan struct{}
 
-	mu      sync.Mutex      // guards what follows and all flights and reads of the layer
+	mu      sync.Mutex      // guards what follows and all flights, reads and requests of the layer
 	flights map[int]*flight // by span id: spans on their way
-	closing bool
+	queued  []*request      // that have not started yet
+	tasks   map[*task]struct{}
+	over    error                 // why nothing is to be fetched any more
+	wrong   atomic.Pointer[error] // set by Condemn
 }
 
 // counters are the atomics behind Stats.
 type counters struct {
-	present, fetched, requests, bytesFetched, bytesServed, fetchErrors, writeErrors atomic.Int64
+	recorded, fetched, requests, bytesFetched, bytesServed, fetchErrors, writeErrors atomic.Int64
 }
 
 // Stats is a copy of a layer's counters.
@@ -84,15 +91,26 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		disk:     d,
 		spans:    make([]atomic.Uint32, len(zi.Spans)),
 		sums:     sums,
+		touched:  newTouched(len(zi.Spans)),
+		streams:  streams{limit: firstAhead},
 		handles:  1,
 		idle:     make(chan struct{}),
 		flights:  make(map[int]*flight),
+		tasks:    make(map[*task]struct{}),
 	}
 	l.refs.Store(1)
-	for i := range sums {
-		l.spans[i].Store(recorded)
+	for i := range zi.Spans {
+		_, ok := sums[i]
+		switch {
+		case zi.Spans[i].Out.Len == 0:
+			l.spans[i].Store(present) // there is nothing to fetch
+			continue
+		case ok:
+			l.spans[i].Store(recorded)
+			l.stats.recorded.Add(1)
+		}
+		l.missing.Add(1)
 	}
-	l.stats.present.Store(int64(len(sums)))
 	return l, nil
 }
 
@@ -103,28 +121,46 @@ func (l *Layer) Size() int64 { return l.zi.UncompressedSize }
 // error: ErrRange, ErrClosed, ctx's, or an *Error. p must not be touched
 // before ReadAt returns.
 func (l *Layer) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if off < 0 || int64(len(p)) > l.zi.UncompressedSize-off {
-		return fmt.Errorf("read [%d,+%d) of %s: %w", off, len(p), l.key, ErrRange)
+	return l.ReadFile(ctx, p, off, l.zi.UncompressedSize)
+}
+
+// ReadFile is ReadAt for bytes of a file that ends at end: who reads a file in
+// order will not go on behind it.
+func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
+	n := int64(len(p))
+	if off < 0 || n > l.zi.UncompressedSize-off {
+		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, ErrRange)
 	}
-	if len(p) == 0 {
+	if n == 0 {
 		return nil
 	}
 	if !l.enter() {
-		return fmt.Errorf("read [%d,+%d) of %s: %w", off, len(p), l.key, ErrClosed)
+		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, ErrClosed)
 	}
 	defer l.leave()
-	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+int64(len(p))-1)
-	if !l.present(first, last) || l.disk.read(p, off) != nil {
-		if err := l.readPieces(ctx, l.cut(p, off, first, last)); err != nil {
-			return err
-		}
+	if wrong := l.wrong.Load(); wrong != nil {
+		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, *wrong)
 	}
-	l.stats.bytesServed.Add(int64(len(p)))
+	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	from, to := 0, 0
+	if l.missing.Load() > 0 {
+		from, to = l.streams.observe(l.zi, off, n, end)
+	}
+	if l.present(first, last) && l.disk.read(p, off) == nil {
+		if from < to {
+			l.readAhead(ctx, from, to)
+		}
+	} else if err := l.readPieces(ctx, l.cut(p, off, first, last), from, to); err != nil {
+		return err
+	}
+	l.stats.bytesServed.Add(n)
 	return nil
 }
 
-// present reports whether the spans first to last are on disk and checked.
+// present reports whether the spans first to last are on disk and checked. It
+// takes them as read.
 func (l *Layer) present(first, last int) bool {
+	l.touched.note(first, last)
 	for i := first; i <= last; i++ {
 		if l.spans[i].Load() != present {
 			return false
@@ -156,21 +192,22 @@ func (l *Layer) cut(p []byte, off int64, first, last int) []piece {
 }
 
 // readPieces fills the pieces: from the spans on their way, and from disk. A span
-// that the disk does not give back is fetched again.
-func (l *Layer) readPieces(ctx context.Context, todo []piece) error {
+// that the disk does not give back is fetched again. The spans [from, to) are
+// fetched with them, and not waited for.
+func (l *Layer) readPieces(ctx context.Context, todo []piece, from, to int) error {
 	for try := 1; ; try++ {
-		local, err := l.readFlights(ctx, todo)
+		local, err := l.readFlights(ctx, todo, from, to)
 		if err != nil {
 			return err
 		}
-		todo = todo[:0]
+		todo, from, to = todo[:0], 0, 0
 		for _, pc := range local {
 			e := l.disk.read(pc.p, l.zi.Spans[pc.span].Out.Off+pc.from)
 			if e == nil {
 				continue
 			}
 			err = &Error{Layer: l.key, Span: pc.span, Err: e}
-			l.forget(pc.span)
+			l.mark(pc.span, present, absent)
 			todo = append(todo, pc)
 		}
 		if len(todo) == 0 {
@@ -182,19 +219,22 @@ func (l *Layer) readPieces(ctx context.Context, todo []piece) error {
 	}
 }
 
-// forget marks a span as absent that the disk has lost.
-func (l *Layer) forget(i int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.spans[i].Swap(absent) != absent {
-		l.stats.present.Add(-1)
+// mark notes what has become of a span on disk, unless somebody else has.
+func (l *Layer) mark(i int, from, to uint32) {
+	if !l.spans[i].CompareAndSwap(from, to) {
+		return
 	}
-}
-
-// keep marks a span as present.
-func (l *Layer) keep(i int) {
-	if l.spans[i].Swap(present) == absent {
-		l.stats.present.Add(1)
+	switch {
+	case from == present:
+		l.missing.Add(1)
+	case to == present:
+		l.missing.Add(-1)
+	}
+	switch {
+	case from == absent:
+		l.stats.recorded.Add(1)
+	case to == absent:
+		l.stats.recorded.Add(-1)
 	}
 }
 
@@ -202,7 +242,7 @@ func (l *Layer) keep(i int) {
 func (l *Layer) Stats() Stats {
 	return Stats{
 		Spans:         len(l.spans),
-		SpansPresent:  int(l.stats.present.Load()),
+		SpansPresent:  int(l.stats.recorded.Load()),
 		SpansFetched:  l.stats.fetched.Load(),
 		Requests:      l.stats.requests.Load(),
 		BytesFetched:  l.stats.bytesFetched.Load(),
@@ -248,19 +288,37 @@ func (l *Layer) Close() error {
 
 // shutdown ends what is under way and closes the files. It is called once, when no handle is left.
 func (l *Layer) shutdown() error {
-	l.mu.Lock()
-	l.closing = true
-	for _, f := range l.flights {
-		l.settle(f, nil, ErrClosed)
-		f.req.cancel()
-	}
-	l.mu.Unlock()
+	l.stop(ErrClosed)
 	l.leave()
 	<-l.idle
 	if err := l.disk.close(); err != nil {
 		return fmt.Errorf("close spans of %s: %w", l.key, err)
 	}
 	return nil
+}
+
+// Condemn makes every read of the layer fail from now on, with an error that wraps
+// err, and ends what is under way: for a layer that is not what it ought to be. It
+// does not close the layer.
+func (l *Layer) Condemn(err error) {
+	l.wrong.CompareAndSwap(nil, &err)
+	l.stop(err)
+}
+
+// stop fails all that is under way with err, and all that will be asked for.
+func (l *Layer) stop(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = cmp.Or(l.over, err)
+	for t := range l.tasks {
+		t.cancel(err)
+	}
+	for _, f := range l.flights {
+		if f.req != nil && f.job == nil {
+			f.req.cancel()
+		}
+		l.land(f, err)
+	}
 }
 
 // enter keeps the files open until leave; it reports false if they are closed already.

@@ -18,8 +18,8 @@ func TestPadding(t *testing.T) {
 	must(t, err)
 	empty := 0
 	for _, e := range ztoctest.Encoders() {
-		if !e.Available() {
-			continue
+		if !e.Available() || e.Name == "zopfli" || e.Name == "7zip" {
+			continue // these take a minute over a megabyte of zeros
 		}
 		blob, err := e.Encode(tar)
 		must(t, err)

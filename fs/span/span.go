@@ -4,22 +4,22 @@
 // inflated once stays on disk and is read from there ever after.
 //
 // A [Store] is a directory with one subdirectory per layer. A [Layer] is one of
-// those: a sparse file in uncompressed tar layout that fills span by span as
-// readers ask for bytes. Reading a byte that is not there yet fetches the span
-// that holds it from the layer's [Source], checks it against the zTOC's digest,
-// inflates it, hands the bytes to whoever waits for them and writes the span
-// down.
+// those: a sparse file in uncompressed tar layout that fills span by span, as
+// readers ask for bytes, or ahead of them. A span that is missing is fetched from
+// the layer's [Source], checked against the zTOC's digest, inflated, handed to
+// whoever waits for it and written down.
 //
 //	store, err := span.Open(dir, span.Options{})
 //	layer, err := store.Layer(dgst.String(), z.ZInfo, blob)
 //	err = layer.ReadAt(ctx, p, entry.Offset) // all of p, or an error
+//	err = layer.Fill(ctx)                    // all of the layer
 //
 // # Limits
 //
 // A span larger than 256 MiB, compressed or not, is refused when the layer is
 // opened ([ErrSpans]). Bytes on their way (compressed, and being inflated) stay
-// below Options.MaxMemory, or below what one request needs where that is more.
-// The store has no quota and evicts nothing; Remove frees a layer.
+// below Options.MaxMemory, or what one span needs where that is more. The store
+// has no quota and evicts nothing; Remove frees a layer.
 //
 // # Decisions
 //
@@ -40,6 +40,22 @@
 //     zInfo the layer starts empty.
 //   - Bytes reach the readers from memory, before the span is written. A full or
 //     failing disk therefore costs refetches and never an I/O error.
+//   - A request is read as a stream: a span is decoded as soon as its own bytes are
+//     there, while the next come in, and a reader is served as soon as the decoder
+//     has come past the bytes it wants. The rest of the span, and writing it, come
+//     after whatever other readers wait for.
+//   - Readers come before Prefetch and read-ahead, and those before Fill, for
+//     requests, memory and cores alike; Fill pauses while a reader waits, and a
+//     little longer, in the middle of its requests. A reader who wants what
+//     is on its way already makes that as urgent as itself, and asks anew only for a
+//     span that is far back in a stream.
+//   - Small gaps between wanted spans are fetched, too, and one request may serve
+//     several reads: a request costs more than its bytes.
+//   - Reading in order is found by offset, for 16 readers of a layer at once. Half of
+//     what a reader has read in order is read ahead for it, so that at most a third
+//     of what is fetched is wasted, and not beyond the end of its file before it has
+//     gone from file to file in tar order. That does not begin before four reads:
+//     the kernel reads a megabyte around a page fault in two pieces.
 //   - A request belongs to its readers: when the last of them has left, its context
 //     is cancelled. Nothing about a failure is remembered; the next reader asks
 //     the source again.
@@ -49,14 +65,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
+	"time"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -92,8 +108,9 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Source is where the compressed bytes of a layer come from.
 type Source interface {
-	// ReadAt fills p with the bytes at off, all of them or an error.
-	ReadAt(ctx context.Context, p []byte, off int64) error
+	// Open streams the n bytes at off: all of them, or an error from Read. Closing
+	// the stream early ends it, and so does ctx. It may be read slowly.
+	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 	// Size is the number of bytes of the compressed layer.
 	Size() int64
 }
@@ -102,6 +119,8 @@ type Source interface {
 const (
 	DefaultMaxFetch  = 16 << 20
 	DefaultMaxMemory = 256 << 20
+	DefaultRequests  = 8
+	DefaultQuiet     = 100 * time.Millisecond
 )
 
 // maxSpan bounds the compressed and the uncompressed bytes of one span.
@@ -116,6 +135,9 @@ type Options struct {
 	Retries   int   // refetches of a span whose digest does not match; 0 means none
 	MaxMemory int64 // bytes of requests and spans on their way, over all layers; 0 means 256 MiB
 	Decoders  int   // spans verified and inflated at the same time; 0 means GOMAXPROCS
+
+	Requests int           // range requests under way, over all layers; 0 means 8, at least 2
+	Quiet    time.Duration // how long no reader must have waited before Fill goes on; 0 means 100 ms, negative none
 }
 
 func (o *Options) setDefaults() {
@@ -128,6 +150,13 @@ func (o *Options) setDefaults() {
 	if o.Decoders <= 0 {
 		o.Decoders = runtime.GOMAXPROCS(0)
 	}
+	if o.Requests <= 0 {
+		o.Requests = DefaultRequests
+	}
+	if o.Quiet == 0 {
+		o.Quiet = DefaultQuiet
+	}
+	o.Requests = max(o.Requests, 2) // one is kept free for readers
 	o.Retries = max(o.Retries, 0)
 }
 
@@ -135,8 +164,10 @@ func (o *Options) setDefaults() {
 type Store struct {
 	dir      string
 	opts     Options
-	memory   *semaphore.Weighted // bytes on their way
-	decoders *semaphore.Weighted // spans being decoded
+	slots    gate // requests under way
+	memory   gate // bytes on their way
+	calm     *calm
+	decoders decoders
 	buffers  buffers
 
 	mu     sync.Mutex          // guards what follows, and Layer.handles
@@ -168,11 +199,26 @@ func Open(dir string, opts Options) (*Store, error) {
 	return &Store{
 		dir:      dir,
 		opts:     opts,
-		memory:   semaphore.NewWeighted(opts.MaxMemory),
-		decoders: semaphore.NewWeighted(int64(opts.Decoders)),
+		slots:    gate{share: shares(int64(opts.Requests), 1)},
+		memory:   gate{share: shares(opts.MaxMemory, opts.MaxMemory/4)},
+		calm:     newCalm(opts.Quiet),
+		decoders: decoders{limit: opts.Decoders},
 		layers:   make(map[string]*Layer),
 		open:     make(map[*Layer]struct{}),
 	}, nil
+}
+
+// shares returns what of n each class may use: readers all of it, Fill a quarter.
+// least of it is kept free for readers.
+func shares(n, least int64) [classes]int64 {
+	return [classes]int64{demand: n, prefetch: n - least, background: max(n/4, 1)}
+}
+
+// look has those who wait look at their urgency again.
+func (s *Store) look() {
+	s.slots.look()
+	s.memory.look()
+	s.calm.look()
 }
 
 // Layer opens the spans of the layer key (a file name that does not start with a
@@ -273,6 +319,7 @@ func (s *Store) Close() error {
 	for _, l := range open {
 		errs = append(errs, l.shutdown())
 	}
+	s.decoders.workers.Wait() // they have nothing left to do
 	return errors.Join(errs...)
 }
 

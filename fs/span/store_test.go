@@ -41,6 +41,38 @@ func TestCloseEndsReads(t *testing.T) {
 	}
 }
 
+// TestCondemn condemns a layer under its readers: those that wait, and those to come.
+func TestCondemn(t *testing.T) {
+	d := plainLayer(3, 1000)
+	src := d.source()
+	s := mustOpen(t, t.TempDir(), Options{Quiet: now})
+	l := mustLayer(t, s, d, src)
+	mustRead(t, l, d, 0, 1000)
+	settled(t, l)
+	src.gate = func(ctx context.Context, _ int64) error { <-ctx.Done(); return ctx.Err() }
+	res := make(chan error, 2)
+	go func() { res <- l.ReadAt(t.Context(), make([]byte, 3000), 0) }()
+	waiters(t, l, 2, 1)
+	go func() { res <- l.Fill(t.Context()) }()
+	wrong := errors.New("wrong")
+	l.Condemn(wrong)
+	l.Condemn(errors.New("again"))
+	for range 2 {
+		if err := <-res; !errors.Is(err, wrong) {
+			t.Errorf("under way: %v", err)
+		}
+	}
+	for _, off := range []int64{0, 2000} {
+		if err := l.ReadAt(t.Context(), make([]byte, 1), off); !errors.Is(err, wrong) {
+			t.Errorf("read at %d: %v", off, err)
+		}
+	}
+	if err := l.Fill(t.Context()); !errors.Is(err, wrong) {
+		t.Errorf("fill: %v", err)
+	}
+	must(t, l.Close())
+}
+
 func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir, Options{})

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+const (
+	heads    = 16        // sequential readers of a layer that are told apart
+	skipBack = 1 << 20   // reads of one readahead of the kernel overtake one another
+	skipOver = 256 << 10 // mapped files are read with small gaps
+	minRun   = 256 << 10
+	minAhead = 256 << 10
+	maxAhead = 32 << 20
+	// firstAhead is the limit before anything is known of a layer's readers.
+	firstAhead = 16 << 20
+)
+
+// streams finds readers that go through a layer in order. All offsets are
+// uncompressed ones.
+type streams struct {
+	mu       sync.Mutex // guards what follows
+	heads    [heads]head
+	clock    int64
+	limit    int64 // of how far to read ahead: adapts to what it is worth
+	from, to int   // postponed
+}
+
+// head is one sequential reader.
+type head struct {
+	used  int64 // clock of its last read; 0 means that there is none
+	next  int64 // offset behind its last read
+	run   int64 // bytes it has read in order
+	large int64 // length of its largest read
+	end   int64 // of the file it reads
+	files int   // ends of files it has passed
+	asked int   // span behind the last that was read ahead for it
+	ahead int64 // bytes that were read ahead for it
+}
+
+// observe notes a read of [off, off+n) in a file that ends at end, and returns the
+// spans [from, to) to read ahead.
+func (s *streams) observe(zi *ztoc.ZInfo, off, n, end int64) (from, to int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.from < s.to {
+		from, to = s.from, s.to
+		s.from, s.to = 0, 0
+		return from, to // by the read that was told to come this way
+	}
+	s.clock++
+	h := s.find(off)
+	if h == nil {
+		s.replace(zi, head{used: s.clock, next: off + n, run: n, large: n, end: end})
+		return 0, 0
+	}
+	h.used = s.clock
+	if off >= h.end {
+		h.files++
+		h.end = end
+	}
+	if read := off + n - h.next; read > 0 {
+		h.run += min(read, n)
+		h.next = off + n
+	}
+	h.large = max(h.large, n)
+	if h.run < minRun || h.run < 4*h.large {
+		return 0, 0 // the kernel's own readahead around a random fault looks like this, too
+	}
+	window := min(h.run/2, s.limit)
+	target := h.next + window
+	if h.files < 2 {
+		target = min(target, h.end)
+	}
+	return h.extend(zi, window, min(target, zi.UncompressedSize))
+}
+
+// extend returns the spans to read ahead up to target, unless half of the window
+// has been asked for already. A span that is large against what was read in order
+// is not worth it.
+func (h *head) extend(zi *ztoc.ZInfo, window, target int64) (from, to int) {
+	from = max(h.asked, zi.SpanAt(h.next-1)+1)
+	if from >= len(zi.Spans) || zi.Spans[from].Out.Off-h.next > window/2 {
+		return 0, 0
+	}
+	for to = from; to < len(zi.Spans) && zi.Spans[to].Out.Off < target && zi.Spans[to].Out.Len <= 2*h.run; to++ {
+		h.ahead += zi.Spans[to].Out.Len
+	}
+	h.asked = max(h.asked, to)
+	return from, to
+}
+
+// find returns the reader that a read at off continues.
+func (s *streams) find(off int64) *head {
+	var best *head
+	nearest := int64(math.MaxInt64)
+	for i := range s.heads {
+		h := &s.heads[i]
+		d := off - h.next
+		if h.used == 0 || d > skipOver || d < -skipBack {
+			continue
+		}
+		if d = max(d, -d); d < nearest {
+			best, nearest = h, d
+		}
+	}
+	return best
+}
+
+// replace puts h in the place of the reader that has not read for longest, and
+// learns from what had been read ahead for that one.
+func (s *streams) replace(zi *ztoc.ZInfo, h head) {
+	last := &s.heads[0]
+	for i := range s.heads {
+		if s.heads[i].used < last.used {
+			last = &s.heads[i]
+		}
+	}
+	if last.ahead > 0 {
+		unused := zi.Spans[last.asked-1].Out.End() - last.next
+		if unused > last.ahead/2 {
+			s.limit = max(s.limit/2, minAhead)
+		} else {
+			s.limit = min(s.limit*2, maxAhead)
+		}
+	}
+	*last = h
+}
+
+// readAhead has the spans [from, to) fetched that nobody has asked for.
+func (l *Layer) readAhead(ctx context.Context, from, to int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over == nil {
+		l.launch(ctx, l.absent(nil, from, to))
+	}
+}
+
+// passive notes a read of present bytes that does not come through ReadFile. It
+// returns false if it had better, as there is something to be read ahead.
+func (l *Layer) passive(off, n, end int64) bool {
+	if l.wrong.Load() != nil {
+		return false
+	}
+	if l.missing.Load() == 0 {
+		return true
+	}
+	from, to := l.streams.observe(l.zi, off, n, end)
+	if from < to {
+		l.streams.postpone(from, to)
+	}
+	return from >= to
+}
+
+// postpone keeps what observe has returned for the next one who calls it.
+func (s *streams) postpone(from, to int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.from, s.to = from, to
+}
+
+// absent appends to fs new flights for the spans of [from, to) that nobody has
+// asked for. The caller holds l.mu.
+func (l *Layer) absent(fs []*flight, from, to int) []*flight {
+	for i := from; i < to; i++ {
+		if l.flights[i] == nil && l.spans[i].Load() == absent && l.zi.Spans[i].Out.Len > 0 {
+			fs = append(fs, l.begin(i))
+		}
+	}
+	return fs
+}

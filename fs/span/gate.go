@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// class says who waits for a span. Lower goes first.
+type class uint32
+
+const (
+	demand     class = iota // a reader
+	prefetch                // nobody yet, but soon
+	background              // the rest of the layer
+	classes    = 3
+)
+
+// urgency is the class of something under way, which can rise.
+type urgency struct{ c atomic.Uint32 }
+
+func (u *urgency) class() class { return class(u.c.Load()) }
+
+// raise reports whether c is more urgent than what it was.
+func (u *urgency) raise(c class) bool {
+	for {
+		old := u.c.Load()
+		if uint32(c) >= old {
+			return false
+		}
+		if u.c.CompareAndSwap(old, uint32(c)) {
+			return true
+		}
+	}
+}
+
+// gate is a weighted semaphore that lets the most urgent in first, each class
+// until its share is in use, by whomever. Within a class, first come is first
+// served. A class below one that waits is not let in.
+type gate struct {
+	share [classes]int64
+
+	mu    sync.Mutex // guards what follows
+	used  int64
+	queue []*ticket // in order of arrival
+}
+
+// ticket is one who waits at a gate.
+type ticket struct {
+	n  int64
+	u  *urgency
+	in chan struct{} // closed when let in
+}
+
+// acquire waits for n, or for the share of u's class if that is less, and returns
+// what is to be released.
+func (g *gate) acquire(ctx context.Context, n int64, u *urgency) (int64, error) {
+	t := &ticket{n: min(n, g.share[u.class()]), u: u, in: make(chan struct{})}
+	g.mu.Lock()
+	g.queue = append(g.queue, t)
+	g.admit()
+	g.mu.Unlock()
+	select {
+	case <-t.in:
+		return t.n, nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.queue, t); i >= 0 {
+		g.queue = slices.Delete(g.queue, i, i+1)
+	} else {
+		g.used -= t.n
+	}
+	g.admit()
+	return 0, ctx.Err()
+}
+
+func (g *gate) release(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.used -= n
+	g.admit()
+}
+
+// look lets in who may come in after an urgency was raised.
+func (g *gate) look() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.admit()
+}
+
+// admit lets in all who may come in. The caller holds g.mu.
+func (g *gate) admit() {
+	for c := demand; c < classes; c++ {
+		for i := 0; i < len(g.queue); {
+			t := g.queue[i]
+			if t.u.class() > c {
+				i++ // its turn comes later
+				continue
+			}
+			if g.used+t.n > g.share[c] {
+				return
+			}
+			g.used += t.n
+			g.queue = slices.Delete(g.queue, i, i+1)
+			close(t.in)
+		}
+	}
+}
+
+// calm holds the background back while readers wait, and a while after.
+type calm struct {
+	quiet time.Duration
+
+	mu    sync.Mutex // guards what follows
+	busy  int        // readers that wait
+	since time.Time  // when the last of them ceased to
+	moved chan struct{}
+}
+
+func newCalm(quiet time.Duration) *calm {
+	return &calm{quiet: quiet, moved: make(chan struct{})}
+}
+
+// enter tells that a reader waits, until leave.
+func (c *calm) enter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy++
+}
+
+func (c *calm) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy--; c.busy == 0 {
+		c.since = time.Now()
+		c.wake()
+	}
+}
+
+// look has those who wait look at their urgency again.
+func (c *calm) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake()
+}
+
+// wake has those who wait look again. The caller holds c.mu.
+func (c *calm) wake() {
+	close(c.moved)
+	c.moved = make(chan struct{})
+}
+
+// wait returns once no reader has waited for a while, or u is above background.
+func (c *calm) wait(ctx context.Context, u *urgency) error {
+	for u.class() == background {
+		c.mu.Lock()
+		busy, left, moved := c.busy > 0, c.quiet-time.Since(c.since), c.moved
+		c.mu.Unlock()
+		if !busy && left <= 0 {
+			break
+		}
+		if err := c.pause(ctx, busy, left, moved); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// pause waits for something to change.
+func (c *calm) pause(ctx context.Context, busy bool, left time.Duration, moved <-chan struct{}) error {
+	var over <-chan time.Time
+	if !busy {
+		t := time.NewTimer(left)
+		defer t.Stop()
+		over = t.C
+	}
+	select {
+	case <-over:
+	case <-moved:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// errPanic is the cause when a source or decoder panicked; the daemon must outlive it.
+var errPanic = errors.New("span: internal error")
+
+// contain turns a panic into an error.
+func contain(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: %v", errPanic, r)
+	}
+}
+
+// body is the compressed bytes of a request, as they come in.
+type body struct {
+	r    io.ReadCloser
+	pos  int64 // of the next byte in the layer
+	end  int64 // behind the last byte
+	last byte  // the one before pos, if that has been read
+}
+
+// skip drops the bytes before off.
+func (b *body) skip(off int64) error {
+	if off <= b.pos {
+		return nil
+	}
+	n, err := io.CopyN(io.Discard, b.r, off-b.pos)
+	b.pos += n
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// read fills p with the bytes at off, of which the first may have been read already.
+func (b *body) read(p []byte, off int64) error {
+	if len(p) > 0 && off == b.pos-1 {
+		p[0] = b.last
+		p = p[1:]
+	}
+	n, err := io.ReadFull(b.r, p)
+	b.pos += int64(n)
+	if n > 0 {
+		b.last = p[n-1]
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// stream gets the bytes of a request and hands each span to the decoders as soon
+// as its bytes are there. The caller has a slot.
+func (l *Layer) stream(ctx context.Context, req *request) (err error) {
+	defer contain(&err)
+	l.start(req)
+	in := l.in(req.flights)
+	l.stats.requests.Add(1)
+	r, err := l.src.Open(ctx, in.Off, in.Len)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b := &body{r: r, pos: in.Off, end: in.End()}
+	defer func() { l.stats.bytesFetched.Add(b.pos - in.Off) }()
+	for _, f := range req.flights {
+		if !l.brings(req, f) {
+			continue // it came elsewhere
+		}
+		if err := l.take(ctx, req, f, b); err != nil {
+			return err
+		}
+	}
+	if b.end-b.pos <= bridge {
+		_ = b.skip(b.end) // a connection read to its end serves again
+	}
+	return nil
+}
+
+func (l *Layer) brings(req *request, f *flight) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return req.brings(f)
+}
+
+// take reads the bytes of one span and hands them on.
+func (l *Layer) take(ctx context.Context, req *request, f *flight, b *body) error {
+	if err := l.store.calm.wait(ctx, &req.u); err != nil {
+		return err
+	}
+	sp := &l.zi.Spans[f.span]
+	held, err := l.store.memory.acquire(ctx, sp.In.Len+sp.Out.Len, &req.u)
+	if err != nil {
+		return err
+	}
+	j := &job{l: l, f: f, held: held, src: l.store.buffers.get(sp.In.Len)}
+	j.again = func() { l.launch(ctx, []*flight{f}) }
+	l.refs.Add(1) // until free
+	if err = b.skip(sp.In.Off); err == nil {
+		err = b.read(j.src, sp.In.Off)
+	}
+	if err != nil || !l.claim(req, j, b.pos) {
+		j.free()
+	}
+	return err
+}
+
+// claim makes j the job of its flight and has it decoded, unless the flight's bytes
+// have come elsewhere.
+func (l *Layer) claim(req *request, j *job, pos int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	req.pos = pos
+	f := j.f
+	if !req.brings(f) {
+		return false
+	}
+	req.waiting -= len(f.waits)
+	f.job = j
+	c := max(req.u.class(), prefetch)
+	if f.wanted() {
+		c = demand
+	}
+	l.store.decoders.push(j, c)
+	return true
+}
