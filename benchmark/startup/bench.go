@@ -3,48 +3,149 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strings"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/seekoci/seekoci/benchmark/internal/image"
+	"github.com/seekoci/seekoci/benchmark/internal/link"
 	"github.com/seekoci/seekoci/benchmark/internal/node"
 	"github.com/seekoci/seekoci/benchmark/internal/sandbox"
 	"github.com/seekoci/seekoci/benchmark/internal/stat"
 	"github.com/seekoci/seekoci/registry/registrytest"
 )
 
-// bench is one comparison.
+// The line of the sections link and local.
+const (
+	lineBandwidth = link.Gigabit
+	lineRTT       = 5 * time.Millisecond
+)
+
+// noBackground is the snapshotter's configuration where bytes are counted.
+const noBackground = "[background_fetch]\n  disable = true\n"
+
+// The repositories of the image: the same image, with other indexes.
+const (
+	repoOld     = "old:1"     // zTOCs 0.9 alone
+	repoCompact = "compact:1" // compact ones as well
+	repoProfile = "profile:1" // and a recorded profile
+)
+
+// bench is one run of the program.
 type bench struct {
 	dir, bin string
 	layers   layers
 	rounds   int
 	args     []string
+	wanted   choice
 
 	containerd node.Containerd
 	image      *image.Image
-	ref        string
-	output     string // of every container
-	index      stat.Series
-	legs       [2]leg // full, lazy
+	registry   *registrytest.Server
+	line       *link.Link // of 1 Gbit/s
+	noRange    *link.Link // a registry that ignores ranges
+	content    *content
+	nodes      int
+
+	output string // of every container
+	sums   sums   // of every file tree
+	legs   legs
+	bound  bounds
+	figures
 }
 
-// leg collects what one way to start takes.
+// legs are the contenders of pull and run.
+type legs struct {
+	overlayfs, old, compact, profile              leg // on loopback
+	lineOverlayfs, lineOld, lineCompact, lineProf leg // over the line
+	quiet, noRange                                leg // without background fetch; without ranges
+}
+
+// leg is what one way to start takes.
 type leg struct {
 	name                string
-	pull, first, second stat.Series
+	pull, first, second stat.Series // seconds
 	ready               stat.Series // pull and first run together
-	fetched             stat.Series // MB of layers
+	layers              stat.Series // MB of layers fetched when the first run had ended, as the snapshotter says
+	sent                stat.Series // MB of everything that had left the registry by then
+	requests            stat.Series // for spans, by then
 }
 
 func (b *bench) run(ctx context.Context, out io.Writer) (err error) {
+	if err := b.setUp(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.tearDown()) }()
+	for _, once := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"touch the pages", b.touch}, {"record a profile", b.record},
+	} {
+		if err := once.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", once.name, err)
+		}
+	}
+	for i := range b.rounds {
+		if err := b.round(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d done\n", i+1, b.rounds)
+	}
+	if b.wanted["norange"] {
+		if err := b.lazy(ctx, &b.legs.noRange, b.noRange.Host()+"/"+repoCompact, ""); err != nil {
+			return err
+		}
+	}
+	return b.print(out)
+}
+
+// round measures everything that is wanted once.
+func (b *bench) round(ctx context.Context) error {
+	host, line := b.registry.Host()+"/", b.line.Host()+"/"
+	w := b.wanted
+	for _, step := range []struct {
+		wanted bool
+		run    func() error
+	}{
+		{w.any("start", "profile", "link"), func() error { return b.measureBounds(ctx) }},
+		{w.any("start", "profile", "link", "read", "warm", "bytes"), func() error { return b.native(ctx) }},
+		{w.any("start", "warm"), func() error { return b.served(ctx) }},
+		{w["start"], func() error { return b.lazy(ctx, &b.legs.old, host+repoOld, "") }},
+		{w["profile"], func() error { return b.lazy(ctx, &b.legs.profile, host+repoProfile, "") }},
+		{w["link"], func() error { return b.overlayfs(ctx, &b.legs.lineOverlayfs, line+repoOld) }},
+		{w["link"], func() error { return b.lazy(ctx, &b.legs.lineCompact, line+repoCompact, "") }},
+		{w["link"], func() error { return b.lazy(ctx, &b.legs.lineOld, line+repoOld, "") }},
+		{w["link"] && w["profile"], func() error { return b.lazy(ctx, &b.legs.lineProf, line+repoProfile, "") }},
+		{w["bytes"], func() error { return b.lazy(ctx, &b.legs.quiet, host+repoCompact, noBackground) }},
+		{w["random"], func() error { return b.random(ctx) }},
+		{w["read"], func() error { return b.readLazily(ctx) }},
+		{w["local"], func() error { return b.local(ctx) }},
+		{w["many"], func() error { return b.many(ctx) }},
+	} {
+		if !step.wanted {
+			continue
+		}
+		if err := step.run(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setUp makes the image, the registry, the lines and the indexes.
+func (b *bench) setUp(ctx context.Context) (err error) {
+	if _, err := exec.LookPath("igzip"); err != nil {
+		return errors.New("igzip is not installed (Debian: apt-get install isal)")
+	}
 	if b.containerd, err = node.FindContainerd(""); err != nil {
 		return err
 	}
@@ -60,36 +161,55 @@ func (b *bench) run(ctx context.Context, out io.Writer) (err error) {
 	if b.image, err = img.Image(ocispec.ImageConfig{Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}}); err != nil {
 		return err
 	}
-	reg := registrytest.New(registrytest.Options{Dir: filepath.Join(b.dir, "registry")})
-	defer reg.Close()
-	b.ref = reg.Host() + "/startup:1"
-	if err := b.image.Push(ctx, b.ref); err != nil {
+	// Requests to this host get no ranges. It is known before the first of them comes.
+	var noRangeHost string
+	b.registry = registrytest.New(registrytest.Options{
+		Dir: filepath.Join(b.dir, "registry"),
+		Hook: func(_ http.ResponseWriter, r *registrytest.Request) bool {
+			if r.Host == noRangeHost {
+				r.Header.Del("Range")
+			}
+			return false
+		},
+	})
+	if b.line, err = link.New(b.registry.Host(), link.Options{Bandwidth: lineBandwidth, RTT: lineRTT}); err != nil {
 		return err
 	}
-	b.legs[0].name, b.legs[1].name = "full pull", "lazy"
-	for i := range b.rounds {
-		if err := b.makeIndex(ctx, i); err != nil {
-			return fmt.Errorf("index the image: %w", err)
-		}
-		for j, start := range []func(context.Context, *node.Node, *leg) error{b.full, b.lazy} {
-			if err := b.node(ctx, fmt.Sprintf("%c%d", "fl"[j], i), func(n *node.Node) error {
-				return start(ctx, n, &b.legs[j])
-			}); err != nil {
-				return fmt.Errorf("%s: %w", b.legs[j].name, err)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "round %d of %d done\n", i+1, b.rounds)
+	if b.noRange, err = link.New(b.registry.Host(), link.Options{}); err != nil {
+		return err
 	}
-	return b.print(out)
+	noRangeHost = b.noRange.Host()
+	for l, name := range map[*leg]string{
+		&b.legs.overlayfs: "overlayfs", &b.legs.old: "lazy, 0.9", &b.legs.compact: "lazy, compact", &b.legs.profile: "lazy, profile",
+		&b.legs.lineOverlayfs: "overlayfs, line", &b.legs.lineOld: "lazy, 0.9, line", &b.legs.lineCompact: "lazy, compact, line", &b.legs.lineProf: "lazy, profile, line",
+		&b.legs.quiet: "lazy, compact, no background", &b.legs.noRange: "lazy, compact, no ranges",
+	} {
+		l.name = name
+	}
+	if err := b.makeIndex(ctx, repoOld); err != nil {
+		return fmt.Errorf("index the image: %w", err)
+	}
+	if err := b.makeIndex(ctx, repoCompact, "--compact"); err != nil {
+		return fmt.Errorf("index the image: %w", err)
+	}
+	b.content, err = readContent(ctx, b.registry.Host()+"/"+repoCompact, b.image)
+	return err
 }
 
-// node starts a fresh node and passes it to do. What it kept is deleted after it.
-func (b *bench) node(ctx context.Context, name string, do func(*node.Node) error) (err error) {
-	dir := filepath.Join(b.dir, name)
+func (b *bench) tearDown() error {
+	err := errors.Join(b.line.Close(), b.noRange.Close())
+	b.registry.Close()
+	return err
+}
+
+// node starts a fresh node, empties the caches and passes it to do. What it kept is deleted after it.
+func (b *bench) node(ctx context.Context, config string, do func(*node.Node) error) (err error) {
+	b.nodes++
+	dir := filepath.Join(b.dir, fmt.Sprint("n", b.nodes))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	n, err := node.Start(ctx, node.Options{Dir: dir, Containerd: b.containerd, Namespace: sandbox.CgroupParent(b.dir), Bin: b.bin})
+	n, err := node.Start(ctx, node.Options{Dir: dir, Containerd: b.containerd, Namespace: sandbox.CgroupParent(b.dir), Bin: b.bin, Config: config})
 	if err != nil {
 		return err
 	}
@@ -100,98 +220,20 @@ func (b *bench) node(ctx context.Context, name string, do func(*node.Node) error
 	return do(n)
 }
 
-// makeIndex times soci create; the first round also pushes the index.
-func (b *bench) makeIndex(ctx context.Context, round int) error {
-	return b.node(ctx, fmt.Sprintf("b%d", round), func(n *node.Node) error {
-		if _, err := n.Ctr(ctx, "content", "fetch", "--plain-http", b.ref); err != nil {
+// makeIndex pushes the image and makes and pushes its index.
+func (b *bench) makeIndex(ctx context.Context, repo string, args ...string) error {
+	ref := b.registry.Host() + "/" + repo
+	if err := b.image.Push(ctx, ref); err != nil {
+		return err
+	}
+	return b.node(ctx, "", func(n *node.Node) error {
+		if _, err := n.Ctr(ctx, "content", "fetch", "--plain-http", ref); err != nil {
 			return err
 		}
-		if err := b.index.Time(func() error {
-			_, err := n.Soci(ctx, "create", b.ref)
-			return err
-		}); err != nil || round > 0 {
+		if _, err := n.Soci(ctx, append(append([]string{"create"}, args...), ref)...); err != nil {
 			return err
 		}
-		_, err := n.Soci(ctx, "push", "--plain-http", b.ref)
+		_, err := n.Soci(ctx, "push", "--plain-http", ref)
 		return err
 	})
-}
-
-func (b *bench) full(ctx context.Context, n *node.Node, l *leg) error {
-	return b.start(ctx, n, l, node.Overlayfs)
-}
-
-func (b *bench) lazy(ctx context.Context, n *node.Node, l *leg) error {
-	if err := b.start(ctx, n, l, node.Soci); err != nil {
-		return err
-	}
-	m, err := n.Metrics(ctx)
-	if err != nil {
-		return err
-	}
-	if m.SpansFetched() == 0 {
-		return errors.New("no span was fetched: the image was not pulled lazily")
-	}
-	l.fetched = append(l.fetched, float64(m.BytesFetched())/1e6)
-	return nil
-}
-
-// start pulls and runs the container twice.
-func (b *bench) start(ctx context.Context, n *node.Node, l *leg, snapshotter string) error {
-	if err := l.pull.Time(func() error { return n.Pull(ctx, b.ref, snapshotter) }); err != nil {
-		return err
-	}
-	for _, s := range []*stat.Series{&l.first, &l.second} {
-		r, err := n.Run(ctx, node.Container{Image: b.ref, Snapshotter: snapshotter, Args: b.args})
-		if err != nil {
-			return err
-		}
-		if b.output == "" {
-			b.output = r.Output
-		}
-		if r.Output != b.output {
-			return fmt.Errorf("the container printed %q, another one %q", r.Output, b.output)
-		}
-		*s = append(*s, r.Total.Seconds())
-	}
-	last := len(l.pull) - 1
-	l.ready = append(l.ready, l.pull[last]+l.first[last])
-	return nil
-}
-
-// print prints where and how it was measured, and the medians.
-func (b *bench) print(out io.Writer) error {
-	var w strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&w, format+"\n", args...) }
-	line("command: startup -rounds %d -layer %s %s", b.rounds, strings.Join(baseNames(b.layers), " -layer "), strings.Join(b.args, " "))
-	line("machine: %s", stat.Machine())
-	line("containerd %s, gzip by %s; registry on loopback, caches dropped before each pull", b.containerd.Version, cmp.Or(node.Decompressor(), "containerd itself"))
-	line("image: %d layers, %.1f MB, %.1f MB of files; the containers printed %q", len(b.image.Layers), float64(b.image.CompressedSize())/1e6, float64(b.image.TarSize)/1e6, b.output)
-	line("median of %d (minimum-maximum), seconds unless said otherwise\n", b.rounds)
-	line("soci create %s\n", b.index)
-	line("%-22s %20s %20s", "", b.legs[0].name, b.legs[1].name)
-	full, lazy := &b.legs[0], &b.legs[1]
-	for _, row := range []struct {
-		name       string
-		full, lazy stat.Series
-	}{
-		{"pull", full.pull, lazy.pull},
-		{"first run", full.first, lazy.first},
-		{"pull + first run", full.ready, lazy.ready},
-		{"second run", full.second, lazy.second},
-	} {
-		line("%-22s %20s %20s", row.name, row.full, row.lazy)
-	}
-	line("%-22s %20.1f %20s", "layer MB fetched", float64(b.image.CompressedSize())/1e6, lazy.fetched)
-	line("\npull + first run: lazy is %.2f times as fast", full.ready.Median()/lazy.ready.Median())
-	_, err := io.WriteString(out, w.String())
-	return err
-}
-
-func baseNames(paths []string) []string {
-	names := make([]string, len(paths))
-	for i, p := range paths {
-		names[i] = filepath.Base(p)
-	}
-	return names
 }
