@@ -69,16 +69,6 @@ func (b *blob) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(b.data[off : off+n])), nil
 }
 
-func (b *blob) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if b.hook != nil {
-		if err := b.hook(ctx); err != nil {
-			return err
-		}
-	}
-	copy(p, b.data[off:])
-	return nil
-}
-
 // built is a layer for tests.
 type built struct {
 	tar  []byte

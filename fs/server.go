@@ -228,7 +228,8 @@ func (s *server) read(w *worker) {
 
 // splice has the kernel move the n bytes to be read from the layer's file to the reader, if they are there.
 func (s *server) splice(w *worker, x ref, in *fuse.ReadIn, n int) bool {
-	e, ok := x.l.data.Extent(x.node().data+int64(in.Offset), int64(n))
+	begin := x.node().data
+	e, ok := x.l.data.Extent(begin+int64(in.Offset), int64(n), begin+x.node().size)
 	if !ok {
 		return false
 	}

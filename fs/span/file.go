@@ -12,10 +12,12 @@ type Extent struct {
 	layer *Layer
 }
 
-// Extent returns where the n bytes at off of the uncompressed layer lie, if all of
-// their spans are on disk and were checked. It never waits. Where the file does not
-// give them, ReadAt does.
-func (l *Layer) Extent(off, n int64) (Extent, bool) {
+// Extent returns where the n bytes at off of the uncompressed layer lie, which are of
+// a file that ends at end as in ReadFile. It reports false where ReadFile is to be
+// asked: unless all of their spans are on disk and were checked, or when the reader is
+// to be read ahead for. It never waits. Where the file does not give the bytes,
+// ReadFile does.
+func (l *Layer) Extent(off, n, end int64) (Extent, bool) {
 	if off < 0 || n <= 0 || n > l.zi.UncompressedSize-off {
 		return Extent{}, false
 	}
@@ -23,7 +25,7 @@ func (l *Layer) Extent(off, n int64) (Extent, bool) {
 	if !ok || !l.enter() {
 		return Extent{}, false
 	}
-	if !l.present(l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)) {
+	if !l.present(l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)) || !l.passive(off, n, end) {
 		l.leave()
 		return Extent{}, false
 	}

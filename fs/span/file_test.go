@@ -15,7 +15,7 @@ func TestExtent(t *testing.T) {
 	l := mustLayer(t, mustOpen(t, t.TempDir(), Options{}), d, d.source())
 	size := d.zi.UncompressedSize
 	for _, r := range [][2]int64{{-1, 1}, {0, 0}, {0, -1}, {size, 1}, {0, size + 1}, {1 << 62, 1 << 62}, {0, 1}} {
-		if _, ok := l.Extent(r[0], r[1]); ok {
+		if _, ok := l.Extent(r[0], r[1], size); ok {
 			t.Errorf("[%d,+%d) is there", r[0], r[1])
 		}
 	}
@@ -26,7 +26,7 @@ func TestExtent(t *testing.T) {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
 	for _, r := range [][2]int64{{4095, 2}, {12287, 2}, {0, size}} {
-		if _, ok := l.Extent(r[0], r[1]); ok {
+		if _, ok := l.Extent(r[0], r[1], size); ok {
 			t.Errorf("[%d,+%d) is there", r[0], r[1])
 		}
 	}
@@ -47,7 +47,7 @@ func TestExtent(t *testing.T) {
 	}
 	e.Release()
 	must(t, <-closed)
-	if _, ok := l.Extent(4096, 1); ok {
+	if _, ok := l.Extent(4096, 1, size); ok {
 		t.Error("extent of a closed layer")
 	}
 }
@@ -58,7 +58,7 @@ func mustExtent(t *testing.T, l *Layer, off, n int64) Extent {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for end := time.After(20 * time.Second); ; {
-		if e, ok := l.Extent(off, n); ok {
+		if e, ok := l.Extent(off, n, l.Size()); ok {
 			return e
 		}
 		select {
