@@ -20,10 +20,10 @@ const (
 // chunk is a run of the layer's compressed bytes. There is headroom in front of it
 // for what the chunk before could not give alone.
 type chunk struct {
-	buf [headroom + chunkSize]byte
-	n   int   // bytes in buf, behind headroom
-	off int64 // compressed offset of the first of them
-	err error // what follows: nil, io.EOF or a *readError
+	buf []byte // of chunkBytes; nil until it is used
+	n   int    // bytes in buf, behind headroom
+	off int64  // compressed offset of the first of them
+	err error  // what follows: nil, io.EOF or a *readError
 }
 
 // bytes returns the bytes read.
@@ -46,6 +46,9 @@ func (p *pass) read(ctx context.Context, r io.Reader) {
 		c, ok := p.freeChunks.get(ctx)
 		if !ok {
 			return
+		}
+		if c.buf == nil {
+			c.buf = p.memory.chunk()
 		}
 		c.off = p.off
 		c.n, err = fill(ctx, r, c.buf[headroom:])

@@ -34,6 +34,7 @@ type pass struct {
 	works  chan *work
 	sums   chan batch
 
+	memory     memory
 	freeChunks free[chunk]
 	freeWorks  free[work]
 
@@ -80,8 +81,9 @@ type result struct {
 // run reads the layer from r. An error that is a *readError is not the layer's.
 func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 	ctx, cancel := context.WithCancel(parent)
+	slab := borrowMemory()
 	p := &pass{
-		opts:   o,
+		opts: o, memory: newMemory(*slab),
 		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
 		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
 		sums: make(chan batch, pieces),
@@ -112,6 +114,7 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 		p.read(ctx, r)
 	}()
 	cancel()
+	memories.Put(slab)
 	// The end of parent may come when only digests are missing.
 	if e := parent.Err(); e != nil && (err != nil || !digested) {
 		return nil, &readError{p.off, e}

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	spoolMemory = 8 << 20   // bytes of a spool that stay in memory as long as there are no more
+	spoolMemory = 4 << 20   // bytes of a spool that stay in memory as long as there are no more
 	spoolBlock  = 512 << 10 // of memory, and of the file that is written at once
 )
 

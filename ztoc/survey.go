@@ -35,9 +35,9 @@ type Survey struct {
 	compactSize   int64      // their target size; 0: none
 	planner       *planner   // of them
 
-	spool  *spool // of windows and entries
+	spool  *spool // of windows
 	sparse *spool // of compact windows
-	tape   tape
+	tape   tape   // of entries
 	err    error // of the last iteration over the entries
 }
 
@@ -52,7 +52,7 @@ func NewSurvey(ctx context.Context, r io.Reader, opts SurveyOptions) (*Survey, e
 		return nil, err
 	}
 	s := &Survey{tool: tool, spool: newSpool(opts.TempDir), sparse: newSpool(opts.TempDir), scratch: make([]byte, windowSize)}
-	s.tape.spool = s.spool
+	s.tape.spool = newSpool(opts.TempDir)
 	if s.compactSize = opts.CompactSpanSize; s.compactSize != 0 {
 		if s.compactSize < MinCompactSpan || s.compactSize > MaxSpan/2 {
 			return nil, fmt.Errorf("compact span size %d: %w: it is %d to %d", s.compactSize, ErrUnsupported, MinCompactSpan, MaxSpan/2)
@@ -154,7 +154,7 @@ func (s *Survey) WriteZTOC(w io.Writer) error {
 
 // Close frees what the survey holds.
 func (s *Survey) Close() error {
-	if err := errors.Join(s.spool.Close(), s.sparse.Close()); err != nil {
+	if err := errors.Join(s.spool.Close(), s.sparse.Close(), s.tape.spool.Close()); err != nil {
 		return fmt.Errorf("close survey: %w", err)
 	}
 	return nil

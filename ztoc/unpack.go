@@ -149,9 +149,6 @@ func (u *unpacker) send() bool {
 	return send(u.ctx, u.p.works, w)
 }
 
-// makeBuffer makes the memory of a piece.
-func makeBuffer() []byte { return make([]byte, windowSize+pieceSize+pieceSlack) }
-
 // out is the uncompressed offset of what is inflated next.
 func (u *unpacker) out() int64 { return u.w.off + int64(u.pos-windowSize) }
 
@@ -174,7 +171,7 @@ func (u *unpacker) flush() error {
 		return u.ctx.Err()
 	}
 	if next.buf == nil {
-		next.buf = makeBuffer()
+		next.buf = u.p.memory.piece()
 	}
 	n := int(min(windowSize, off))
 	copy(next.buf[windowSize-n:windowSize], w.buf[u.pos-n:u.pos])
@@ -196,7 +193,7 @@ func (u *unpacker) full() bool {
 
 // gzip unpacks the members of a gzip layer.
 func (u *unpacker) gzip() error {
-	u.w.buf = makeBuffer()
+	u.w.buf = u.p.memory.piece()
 	u.pos, u.lo = windowSize, windowSize
 	for {
 		if err := u.member(); err != nil {

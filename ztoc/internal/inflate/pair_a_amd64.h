@@ -13,7 +13,10 @@
 #define OUTMAX outMaxA-32(SP)
 #define ARG a+0(FP)
 #define EXIT exitA+16(FP)
+#define LAST lastA-80(SP)
 #define next nextA
+#define more moreA
+#define enough enoughA
 #define lit litA
 #define long longA
 #define long16 long16A

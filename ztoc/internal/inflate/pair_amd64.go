@@ -8,7 +8,7 @@ import "golang.org/x/sys/cpu"
 
 // pairLiterals is the most symbols that kernel2 decodes of a stream before it looks at
 // the stream's limits again.
-const pairLiterals = 4
+const pairLiterals = 5
 
 // exitNone says of a stream that it was the other that made kernel2 return.
 const exitNone = exitCareful + 1

@@ -7,9 +7,9 @@
 
 // Two streams in one loop. One stream waits most of the time, for the look-up of the
 // symbol before or for the front end after a wrong guess; two that know nothing of each
-// other wait at the same time. They take turns: each step is a literal, if one comes,
-// and a match. Nearly all matches have at most one literal in front, so that what is
-// left to guess is rare, as a wrong guess costs both streams their work ahead.
+// other wait at the same time. They take turns: each step is two literals, if they come, and
+// then a match or a literal, whichever: what a symbol is takes no branch, as a wrong guess
+// costs both streams their work ahead. What is left to guess is rare.
 //
 // Contract, for each stream: it is among the symbols of a block, in <= inMax, pos <= posMax,
 // inMax+inSlack <= len(src), posMax+outSlack <= len(dst). kernel2 runs until one of
@@ -26,14 +26,17 @@
 //	E        AX   BX    the entry of the next symbol
 //	D        R10  R13   the Decoder's table of literals and lengths
 //	IN, INMAX, SOFT, OUTMAX  on the stack: where the next input byte is, and limits
+//	LAST  on the stack: the last entry that came behind two steps for literals
 //
 // and of the stream whose turn it is: T CX, NB0 DX (NB before the match), E2 BP (entry of
 // the distance, then the distance), LEN R14 (length, then the end of the copy), FROM R15
 // (extra bits of the distance, then the source).
 //
 // Invariant at next, with which a step begins: E is the entry for BITS, NB-2 >= 17, and
-// 8*IN-(NB-2) is the bit position between two symbols. (IN never passes the byte behind the
-// next 63 bits, so that refills, of 8 bytes each, read less than inSlack beyond INMAX.)
+// 8*IN-(NB-2) is the bit position between two symbols. Behind a refill, all bits of BITS
+// can be looked at, more than NB says: NB is what may be taken. (IN never passes the byte
+// behind the next 63 bits, so that refills, of 8 bytes each, read less than inSlack beyond
+// INMAX.)
 //
 // The two used bits make masking give the offset of an entry in bytes: a load with a scaled
 // index takes a cycle longer.
@@ -69,6 +72,7 @@
 #define ENTER \
 	MOVQ ARG, D; \
 	MOVQ $const_exitNone, EXIT; \
+	MOVQ $0, LAST; \
 	MOVQ cursor_bits(D), BITS; \
 	SHLQ $2, BITS; \
 	MOVQ cursor_nbits(D), NB; \
@@ -126,7 +130,8 @@ whole: \
 	MOVQ OUT, (cursor_pos-Decoder_lit)(D)
 
 // func kernel2(a, b *Decoder) (exitA, exitB int)
-TEXT ·kernel2(SB), NOSPLIT, $72-32
+TEXT ·kernel2(SB), NOSPLIT, $88-32
+	MOVQ $1, one-72(SP)
 #include "pair_a_amd64.h"
 	ENTER
 #include "pair_end_amd64.h"

@@ -13,7 +13,10 @@
 #define OUTMAX outMaxB-64(SP)
 #define ARG b+8(FP)
 #define EXIT exitB+24(FP)
+#define LAST lastB-88(SP)
 #define next nextB
+#define more moreB
+#define enough enoughB
 #define lit litB
 #define long longB
 #define long16 long16B

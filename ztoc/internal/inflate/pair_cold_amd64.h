@@ -2,8 +2,12 @@
 
 // What a step leaves the straight line for.
 
-// Here comes a literal for sure, and often more: runs are long where data does not
-// compress. 54 bits less three codes leave 21.
+more:
+	REFILL
+	JMP  enough
+
+// A long run of literals, as there are where data does not compress, and one of them for
+// sure. 54 bits less three codes leave 21.
 lit:
 	SHRXQ E, BITS, BITS
 	SUBL E, NB
@@ -17,10 +21,10 @@ lit:
 	LOOKUP
 	JMP next
 
-// A match of more than 64 bytes goes on 16 by 16. FROM becomes minus the distance.
+// A match of more than 32 bytes goes on 16 by 16. FROM becomes minus the distance.
 long:
 	SUBQ OUT, FROM
-	ADDQ $64, FROM
+	ADDQ $32, FROM
 long16:
 	MOVOU (OUT)(FROM*1), X0
 	MOVOU X0, (OUT)
@@ -31,13 +35,13 @@ long16:
 	JMP  next
 
 // The distance is below 16: 16 bytes of its pattern are stored over and over, whole
-// periods apart.
+// periods apart. E2 is one less than the distance.
 short:
 	LEAQ ·patterns(SB), T
 	MOVOU (FROM), X0
-	MOVBLZX 256(T)(E2*1), FROM
+	MOVBLZX (256+1)(T)(E2*1), FROM
 	SHLL $4, E2
-	MOVOU (T)(E2*1), X1
+	MOVOU 16(T)(E2*1), X1
 	PSHUFB X1, X0
 short16:
 	MOVOU X0, (OUT)
@@ -98,10 +102,14 @@ dstexcept:
 	JNZ  careful
 	KEEP
 	REFILL
+	MOVL E2, T
+	SHRL $8, T
 	JMP  distance
 
-// The source begins before dst[soft], or even before dst[0].
+// The source begins before dst[soft], or even before dst[0], or there is none.
 traced:
+	TESTL E2, E2
+	JEQ  copy
 	CMPQ FROM, (cursor_dst-Decoder_lit)(D)
 	JCS  careful
 	MOVQ (cursor_nrefs-Decoder_lit)(D), FROM

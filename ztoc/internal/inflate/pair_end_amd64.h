@@ -13,7 +13,10 @@
 #undef OUTMAX
 #undef ARG
 #undef EXIT
+#undef LAST
 #undef next
+#undef more
+#undef enough
 #undef lit
 #undef long
 #undef long16
