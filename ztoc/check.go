@@ -326,3 +326,34 @@ func (b *backlog) drop(to int64) {
 	b.kept = b.kept[:copy(b.kept, b.kept[n:])]
 	b.off += n
 }
+
+// CheckTOC compares the TOC with the headers of the uncompressed layer that tar
+// delivers. The faults are those of Check that are the entries'. An error says
+// that tar could not be read, or is not one.
+func (r *Reader) CheckTOC(ctx context.Context, tar io.Reader) (faults []error, err error) {
+	var (
+		c   = checker{r: r}
+		buf = make([]byte, pieceSize)
+		s   = stream{next: func() ([]byte, error) {
+			n, err := fill(ctx, tar, buf)
+			if n > 0 && err == io.EOF {
+				err = nil // it comes again
+			}
+			return buf[:n], err
+		}}
+	)
+	c.entries(func(yield func(int, Entry) bool) {
+		i := 0
+		err = walk(&s, func(e *Entry) error {
+			if !yield(i, *e) {
+				return errStop
+			}
+			i++
+			return nil
+		})
+	})
+	if err != nil && err != errStop {
+		return nil, fmt.Errorf("check TOC: %w", err)
+	}
+	return c.ofEntries, nil
+}

@@ -38,7 +38,7 @@ type Survey struct {
 	spool  *spool // of windows
 	sparse *spool // of compact windows
 	tape   tape   // of entries
-	err    error // of the last iteration over the entries
+	err    error  // of the last iteration over the entries
 }
 
 // noWindow is the place of a window of zeros.
