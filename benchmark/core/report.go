@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"os/exec"
 	"runtime/debug"
 	"strings"
@@ -16,39 +15,15 @@ import (
 
 // report collects what was measured: the goals, which come first, and the tables behind them.
 type report struct {
-	goals   []goal
+	goals   stat.Goals
 	details strings.Builder
 }
 
-// goal is one figure that something is to reach, on one layer.
-type goal struct {
-	what, layer string
-	got         stat.Series
-	want        want
-}
-
-// want is what is to be reached: the goal, or the floor at least, which lies on its near side.
+// want is what is to be reached: the floor, and the goal.
 type want struct{ floor, goal float64 }
 
-// reached names the better of the two marks that the median reaches.
-func (g goal) reached() string {
-	sign := 1.0
-	if g.want.goal <= g.want.floor {
-		sign = -1
-	}
-	switch m := g.got.Median(); {
-	case math.IsNaN(m):
-		return "not measured"
-	case sign*m >= sign*g.want.goal:
-		return "goal"
-	case sign*m >= sign*g.want.floor:
-		return "floor"
-	}
-	return "no"
-}
-
 func (r *report) goal(what string, l *layer, got stat.Series, w want) {
-	r.goals = append(r.goals, goal{what, l.name, got, w})
+	r.goals = append(r.goals, stat.Goal{What: what, Of: l.name, Got: got, Want: stat.Want{Floor: w.floor, Goal: w.goal}})
 }
 
 // section begins a table of the details.
@@ -91,11 +66,7 @@ func (r *report) write(w io.Writer, header []string) error {
 		fmt.Fprintln(&s, l)
 	}
 	if len(r.goals) > 0 {
-		const row = "%-76s %-10s %24s %8s %8s  %s\n"
-		fmt.Fprintf(&s, "\n"+row, "what it must reach", "layer", "measured", "floor", "goal", "reached")
-		for _, g := range r.goals {
-			fmt.Fprintf(&s, row, g.what, g.layer, g.got.Format("%.3g"), fmt.Sprintf("%.4g", g.want.floor), fmt.Sprintf("%.4g", g.want.goal), g.reached())
-		}
+		s.WriteString("\n" + r.goals.Table("layer"))
 	}
 	s.WriteString(r.details.String())
 	_, err := io.WriteString(w, s.String())

@@ -3,18 +3,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"runtime"
 	"sync/atomic"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/seekoci/seekoci/benchmark/internal/peer"
 	"github.com/seekoci/seekoci/benchmark/internal/stat"
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -70,21 +68,11 @@ type decode func(dst []byte, z *ztoc.ZInfo, id int, src []byte) error
 // ours decodes with package ztoc.
 func ours(dst []byte, z *ztoc.ZInfo, id int, src []byte) error { return z.Decode(dst, id, src) }
 
-// klauspost decodes with one reader of klauspost/compress for all spans. It cannot cross gzip members.
+// klauspost decodes with one reader of klauspost/compress for all spans.
 func klauspost() decode {
-	in := bytes.NewReader(nil)
-	r := flate.NewReaderOpts(in).(interface {
-		io.Reader
-		ResetCP(io.Reader, flate.InflateCheckpoint) error
-	})
+	decode := peer.Klauspost()
 	return func(dst []byte, z *ztoc.ZInfo, id int, src []byte) error {
-		s := &z.Spans[id]
-		in.Reset(src[:min(len(src)+2, cap(src))]) // it looks at bits behind a block
-		if err := r.ResetCP(in, flate.InflateCheckpoint{BitOffset: (8 - s.Bits) & 7, Window: s.Window}); err != nil {
-			return err
-		}
-		_, err := io.ReadFull(r, dst)
-		return err
+		return decode(dst, z, id, src[:min(len(src)+2, cap(src))]) // it looks at bits behind a block
 	}
 }
 
