@@ -47,7 +47,7 @@ func (s *tableSearch) size(symbols int) (size int, lens []uint8) {
 
 // short are the lengths of the fewest codes that fill n patterns of root bits.
 func (s *tableSearch) short(n int) (lens []uint8) {
-	for ; n > 0; n &= n - 1 << (bits.Len(uint(n)) - 1) {
+	for ; n > 0; n -= 1 << (bits.Len(uint(n)) - 1) {
 		lens = append(lens, uint8(s.root)+1-uint8(bits.Len(uint(n))))
 	}
 	return lens
