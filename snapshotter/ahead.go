@@ -4,7 +4,9 @@ package snapshotter
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,14 +23,14 @@ type content struct {
 	p     []byte // once done is closed; nil if it could not be had
 }
 
-// fetchAhead begins to fetch the zTOCs of the layers from first on, all at once and
-// while containerd and its client go on.
+// fetchAhead begins to fetch the zTOCs of the layers from first on, and what is known of what
+// starts read of them, all at once and while containerd and its client go on.
 func (s *images) fetchAhead(img *image, first digest.Digest) {
 	n := max(0, slices.IndexFunc(img.layers, func(d ocispec.Descriptor) bool { return d.Digest == first }))
 	var list []*content
 	for _, l := range img.layers[n:] {
-		if z := ztocs(img.index, l.Digest); len(z) > 0 {
-			if c := img.expect(l.Digest, z[0]); c != nil {
+		for _, d := range wanted(img.index, l.Digest) {
+			if c := img.expect(l.Digest, d); c != nil {
 				list = append(list, c)
 			}
 		}
@@ -45,7 +47,7 @@ func (s *images) fetchAhead(img *image, first digest.Digest) {
 			g.Go(func() error {
 				defer close(c.done)
 				// What cannot be fetched ahead is fetched, and its error reported, when its layer is prepared.
-				c.p, _ = s.fetchZTOC(ctx, img.repo, c.layer, c.desc)
+				c.p, _ = s.fetch(ctx, img.repo, c.layer, c.desc)
 				return nil
 			})
 		}
@@ -88,12 +90,16 @@ func (i *image) take(ctx context.Context, d digest.Digest) []byte {
 	}
 }
 
-// drop forgets what was fetched ahead: the image's last layer is being prepared.
+// drop forgets the zTOCs fetched ahead: the image's last layer is being prepared.
 func (i *image) drop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	clear(i.ahead)
-	i.held = 0
+	for d, c := range i.ahead {
+		if isZTOC(c.desc) {
+			delete(i.ahead, d)
+			i.held -= c.desc.Size
+		}
+	}
 }
 
 // size is the number of bytes fetched ahead, or on their way.
@@ -103,14 +109,54 @@ func (i *image) size() int64 {
 	return i.held
 }
 
-// ztoc returns the zTOC desc of a layer of img.
-func (s *images) ztoc(ctx context.Context, img *image, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
+// artifact returns the artifact desc, a zTOC for one, of a layer of img.
+func (s *images) artifact(ctx context.Context, img *image, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
 	if p := img.take(ctx, desc.Digest); p != nil {
 		return p, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	return s.fetchZTOC(ctx, img.repo, layer, desc)
+	return s.fetch(ctx, img.repo, layer, desc)
+}
+
+// fetch fetches an artifact of a layer.
+func (s *images) fetch(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
+	start := time.Now()
+	what, limit := "zTOC", int64(maxZTOCSize)
+	switch desc.MediaType {
+	case index.MediaTypeProfile:
+		what, limit = "profile", index.MaxProfileSize
+	case index.MediaTypePrefetch:
+		what, limit = "prefetch artifact", index.MaxPrefetchSize
+	}
+	p, err := index.ReadAll(ctx, repo.remote, desc, limit)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s %s of layer %s: %w", what, desc.Digest, layer, err)
+	}
+	if isZTOC(desc) {
+		s.observe(OpZTOCFetch, layer, time.Since(start))
+	}
+	return p, nil
+}
+
+// isZTOC reports whether an index lists d as a zTOC, of either format.
+func isZTOC(d ocispec.Descriptor) bool {
+	return d.MediaType == index.MediaTypeZTOC || d.MediaType == index.MediaTypeCompact
+}
+
+// wanted returns the artifacts of a layer that its Prepare will most likely ask for.
+func wanted(x *index.Index, layer digest.Digest) []ocispec.Descriptor {
+	list := ztocs(x, layer)
+	if len(list) == 0 {
+		return nil
+	}
+	list = list[:1]
+	if d, ok := x.Profile(layer); ok {
+		list = append(list, d)
+	} else if d, ok := x.Prefetch(layer); ok {
+		list = append(list, d)
+	}
+	return list
 }
 
 // ztocs returns the zTOCs of a layer, the one to be preferred first: the compact one,

@@ -29,20 +29,21 @@ type Reason string
 
 // The reasons. Local unless said otherwise.
 const (
-	ReasonNone         Reason = ""               // lazy, active
-	ReasonLabels       Reason = "labels"         // fallback: a label is missing or malformed
-	ReasonLookup       Reason = "lookup"         // fallback: the image's manifest, config or index cannot be had
-	ReasonNoIndex      Reason = "no-index"       // fallback: the image has no SOCI index
-	ReasonNotInImage   Reason = "not-in-image"   // fallback: the manifest has no such layer at the target's place
-	ReasonNoZTOC       Reason = "no-ztoc"        // the index has no zTOC for the layer
-	ReasonSmall        Reason = "small"          // smaller than Options.MinLayerSize
-	ReasonZTOCFetch    Reason = "ztoc-fetch"     // the zTOC cannot be had
-	ReasonZTOCInvalid  Reason = "ztoc-invalid"   // the zTOC does not validate
-	ReasonZTOCMismatch Reason = "ztoc-mismatch"  // the zTOC is of another layer
-	ReasonMount        Reason = "mount"          // the layer cannot be attached to the mount
-	ReasonImplied      Reason = "implied-dir"    // a directory without an entry of its own is special in a layer below
-	ReasonUnpack       Reason = "unpack"         // fallback: the layer was to be local, and could not be unpacked
-	ReasonPrepare      Reason = "prepare-failed" // the lazy snapshot could not be made
+	ReasonNone         Reason = ""                // lazy, active
+	ReasonLabels       Reason = "labels"          // fallback: a label is missing or malformed
+	ReasonLookup       Reason = "lookup"          // fallback: the image's manifest, config or index cannot be had
+	ReasonNoIndex      Reason = "no-index"        // fallback: the image has no SOCI index
+	ReasonNotInImage   Reason = "not-in-image"    // fallback: the manifest has no such layer at the target's place
+	ReasonNoZTOC       Reason = "no-ztoc"         // the index has no zTOC for the layer
+	ReasonSmall        Reason = "small"           // smaller than Options.MinLayerSize
+	ReasonZTOCFetch    Reason = "ztoc-fetch"      // the zTOC cannot be had
+	ReasonZTOCInvalid  Reason = "ztoc-invalid"    // the zTOC does not validate
+	ReasonZTOCMismatch Reason = "ztoc-mismatch"   // the zTOC is of another layer
+	ReasonDiffID       Reason = "diffid-mismatch" // with this zTOC the layer was not what the image says
+	ReasonMount        Reason = "mount"           // the layer cannot be attached to the mount
+	ReasonImplied      Reason = "implied-dir"     // a directory without an entry of its own is special in a layer below
+	ReasonUnpack       Reason = "unpack"          // fallback: the layer was to be local, and could not be unpacked
+	ReasonPrepare      Reason = "prepare-failed"  // the lazy snapshot could not be made
 )
 
 // Decision is what became of one Prepare, and why.
@@ -79,7 +80,7 @@ func ztocFault(err error) *decisionError {
 		return nil
 	}
 	switch de.reason {
-	case ReasonZTOCFetch, ReasonZTOCInvalid, ReasonZTOCMismatch:
+	case ReasonZTOCFetch, ReasonZTOCInvalid, ReasonZTOCMismatch, ReasonDiffID:
 		return de
 	}
 	return nil

@@ -19,8 +19,9 @@
 // Below the root lie snapshotter/metadata.db and snapshotter/snapshots/<id>/{fs,work}
 // as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
 // snapshotter/unpack (layers that are unpacked ahead),
-// soci/layers/<key>/{ztoc,layer.json} (what a restart needs) and
-// soci/spans/<key> (what was fetched). A lazy snapshot's fs is a symlink into
+// soci/layers/<key>/{ztoc,layer.json} (what a restart needs),
+// soci/spans/<key> (what was fetched), soci/profiles (what starts read) and
+// soci/condemned (layers not to be served). A lazy snapshot's fs is a symlink into
 // the mount. A layer's key is its digest and its zTOC's.
 //
 // # Limits
@@ -28,7 +29,8 @@
 // A zTOC has at most 256 MiB, a manifest 4 MiB, a config 16 MiB, an image 1,024
 // layers. The zTOCs fetched ahead take at most 128 MiB of memory. Layers unpacked
 // ahead, three at once, are at most Options.MaxUnpacked bytes of tar, and
-// wait ten minutes for the next Prepare of their image. containerd shares
+// wait ten minutes for the next Prepare of their image. A start is recorded for five
+// minutes or 4 GiB of reads, and 64 images at once. containerd shares
 // snapshots with the same chain ID among images and, where their parents are
 // the same, among namespaces: what a lazy layer holds is then what the index of
 // the image that came first says it is. Containers with a user namespace get
@@ -75,6 +77,21 @@
 //     directory as it is below. A lazy layer cannot know, and would make it 0755 and
 //     root's. Where that makes a difference the layer is unpacked instead; to serve
 //     it lazily, what it looks like would have to depend on the image.
+//   - Every lazy layer is completed in the background, two at a time: one that fetches and one
+//     that verifies. Who comes first on the line is for fs/span to say. An error puts a
+//     layer off, for 5 s to 5 min, and never ends its fill.
+//   - A complete layer has its diffID or is condemned: its reads fail from then on (EIO), it is
+//     taken off the mount and off the disk, and that zTOC of that layer is not used again. Pulled
+//     anew, the layer is served with another zTOC or unpacked. What the
+//     kernel has in its page cache of it, running containers go on to see. That a
+//     layer had its diffID is noted, so that a restart asks nobody.
+//   - What a container's start reads is recorded per layer and image manifest: from the Prepare on its
+//     layers until they are quiet for ten seconds, written whenever they pause. A layer shared by images tells
+//     what it was asked for since it was mounted, by whomever: too much is better than too little.
+//   - What starts read is fetched as soon as the layer is mounted, in their order, and nobody waits
+//     for it. This node's own record of the image comes first, then what the index lists, a profile before
+//     a prefetch artifact, then a record of another image with the layer. All are hints: none is trusted,
+//     and a bad one is logged and does no harm.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, the answer that there is no index for ten
 //     seconds, errors never.

@@ -62,7 +62,8 @@ func newPatient(t testing.TB, root string, retry registry.Retry) *Snapshotter {
 		Credential: func(context.Context, string) (registry.Credential, error) { return registry.Credential{}, nil },
 		Retry:      retry,
 	}))(t)
-	s := must(New(t.Context(), Options{Root: root, Registry: client, Log: testLog(t), Discover: []index.Version{index.V1, index.V2}}))(t)
+	s := must(New(t.Context(), Options{Root: root, Registry: client, Log: testLog(t), Discover: []index.Version{index.V1, index.V2},
+		Background: Background{Disable: true}}))(t)
 	t.Cleanup(func() { s.Close() })
 	return s
 }

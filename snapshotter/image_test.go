@@ -181,6 +181,8 @@ func newFixture(t testing.TB, m *memory, opts Options) *fixture {
 	needRoot(t)
 	opts.Root = quickDir(t)
 	opts.Log = testLog(t)
+	// Tests of what is asked for are not to see what is fetched in the background.
+	opts.Background.Disable = opts.OnCompletion == nil
 	f := &fixture{t: t}
 	var mu sync.Mutex
 	opts.OnDecision = func(d Decision) {

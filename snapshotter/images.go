@@ -237,16 +237,6 @@ func (s *images) notFound(err error) error {
 	return err
 }
 
-func (s *images) fetchZTOC(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
-	start := time.Now()
-	p, err := index.ReadAll(ctx, repo.remote, desc, maxZTOCSize)
-	if err != nil {
-		return nil, fmt.Errorf("fetch zTOC %s of layer %s: %w", desc.Digest, layer, err)
-	}
-	s.observe(OpZTOCFetch, layer, time.Since(start))
-	return p, nil
-}
-
 // readConfig learns the image's diffIDs from its config.
 func (i *image) readConfig(ctx context.Context, desc ocispec.Descriptor) error {
 	p, err := index.ReadAll(ctx, i.repo.remote, desc, maxConfigSize)

@@ -35,6 +35,7 @@ type layers struct {
 	mount  mounter
 	spans  spanStore
 	repos  repositories
+	fills  *fills
 
 	mu sync.Mutex
 	m  map[string]*layer // by layer key; guarded by mu
@@ -53,6 +54,7 @@ type layer struct {
 	src   *layerSource
 	data  *span.Layer
 
+	zinfo   *ztoc.ZInfo // what data has its spans from
 	implied []string    // directories without an entry of their own, while attached
 	format  ztoc.Format // of its zTOC, likewise
 }
@@ -104,7 +106,7 @@ func (s *layers) delete(l *layer) error {
 	var errs []error
 	if l.path != "" {
 		errs = append(errs, s.mount.Detach(l.key), l.data.Close())
-		l.path, l.data, l.src = "", nil, nil
+		l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
 	}
 	errs = append(errs, s.spans.Remove(l.key), s.states.remove(l.key))
 	if err := errors.Join(errs...); err != nil {
@@ -120,6 +122,9 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 	defer l.mu.Unlock()
 	if l.path != "" {
 		return l.path, s.addImage(l, st.Images[0])
+	}
+	if s.states.condemned(l.key) {
+		return "", local(ReasonDiffID, errMismatch)
 	}
 	z, err := parseZTOC(toc, st)
 	if err != nil {
@@ -154,6 +159,9 @@ func (s *layers) restore(l *layer) (string, error) {
 	if l.path != "" {
 		return l.path, nil
 	}
+	if s.states.condemned(l.key) {
+		return "", errMismatch
+	}
 	st, toc, err := s.states.load(l.key)
 	if err != nil {
 		return "", err
@@ -184,8 +192,9 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (string, error) {
 	if err != nil {
 		return "", local(openReason(err), errors.Join(err, data.Close()))
 	}
-	l.path, l.src, l.data = path, src, data
+	l.path, l.src, l.data, l.zinfo = path, src, data, z.ZInfo()
 	l.implied, l.format = fs.Implied(z), z.Format()
+	s.fills.add(&fill{key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data})
 	return path, nil
 }
 
@@ -218,6 +227,13 @@ func (l *layer) servedFrom() ztoc.Format {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.format
+}
+
+// spans returns the spans of the layer and what they are made of, nil if it is not being served.
+func (l *layer) spans() (*span.Layer, *ztoc.ZInfo) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.data, l.zinfo
 }
 
 // attached reports whether the layer is being served.
@@ -265,7 +281,7 @@ func (s *layers) close() error {
 		l.mu.Lock()
 		if l.path != "" {
 			errs = append(errs, l.data.Close())
-			l.path, l.data, l.src = "", nil, nil
+			l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
 		}
 		l.mu.Unlock()
 	}
@@ -274,9 +290,11 @@ func (s *layers) close() error {
 
 // LayerStats is a copy of a lazily served layer's counters.
 type LayerStats struct {
-	Layer digest.Digest
-	Path  string // its directory in the mount
-	Spans span.Stats
+	Layer    digest.Digest
+	Path     string // its directory in the mount
+	Complete bool   // all of it is on disk
+	Verified bool   // it was complete once, and what its image says
+	Spans    span.Stats
 }
 
 // stats returns the counters of the layers that are being served.
@@ -291,7 +309,7 @@ func (s *layers) stats() []LayerStats {
 	for _, l := range all {
 		l.mu.Lock()
 		if l.path != "" {
-			out = append(out, LayerStats{l.state.Layer, l.path, l.data.Stats()})
+			out = append(out, LayerStats{l.state.Layer, l.path, l.data.Complete(), l.state.Verified, l.data.Stats()})
 		}
 		l.mu.Unlock()
 	}

@@ -95,6 +95,9 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	if err == nil {
 		s.decided(ctx, p, d)
 	}
+	if err == nil && d.Kind == Active && parent != "" {
+		s.record(ctx, parent)
+	}
 	return m, err
 }
 
@@ -197,7 +200,7 @@ func (s *Snapshotter) serve(ctx context.Context, p *preparation, open func(toc [
 	}
 	for i, desc := range p.ztocs {
 		p.ztoc = desc.Digest
-		toc, err := s.images.ztoc(ctx, p.img, p.layer.Digest, desc)
+		toc, err := s.images.artifact(ctx, p.img, p.layer.Digest, desc)
 		if err != nil {
 			err = local(ReasonZTOCFetch, err)
 		} else {
@@ -253,6 +256,7 @@ func (s *Snapshotter) commitLazy(ctx context.Context, p *preparation, l *layer, 
 		return err
 	}
 	p.format = l.servedFrom()
+	s.prefetch(p, l)
 	snap, err := s.begin(ctx, p)
 	if err != nil {
 		return err

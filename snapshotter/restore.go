@@ -37,6 +37,16 @@ func (r *remoteSnapshot) close() *layer {
 	return r.layer
 }
 
+// served returns the snapshot's layer and its digest, nil if it is not known.
+func (r *remoteSnapshot) served() (*layer, digest.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.refErr != nil {
+		return nil, ""
+	}
+	return r.layer, r.ref.Layer
+}
+
 // restore brings the state after a stop or a crash, at whatever step, back to
 // what the metadata says.
 func (s *Snapshotter) restore(ctx context.Context) error {
@@ -173,30 +183,41 @@ func (s *Snapshotter) available(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
 	}
-	var chain []string
+	chain, err := s.chain(ctx, name)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(chain))
+	for i, info := range chain {
+		names[i] = info.Name
+	}
+	for _, r := range s.remotes(names) {
+		if err := s.repair(ctx, r); err != nil {
+			return fmt.Errorf("layer %s of snapshot %q is not served: %w: %w", r.ref.Layer, r.name, errdefs.ErrUnavailable, err)
+		}
+	}
+	return nil
+}
+
+// chain returns the snapshot name and those below it, the highest first: none if
+// there is no such snapshot.
+func (s *Snapshotter) chain(ctx context.Context, name string) ([]snapshots.Info, error) {
+	var chain []snapshots.Info
 	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		for name != "" {
 			_, info, _, err := storage.GetInfo(ctx, name)
 			if err != nil {
 				return err
 			}
-			chain = append(chain, name)
+			chain = append(chain, info)
 			name = info.Parent
 		}
 		return nil
 	})
 	if errdefs.IsNotFound(err) {
-		return nil
+		return nil, nil
 	}
-	if err != nil {
-		return err
-	}
-	for _, r := range s.remotes(chain) {
-		if err := s.repair(ctx, r); err != nil {
-			return fmt.Errorf("layer %s of snapshot %q is not served: %w: %w", r.ref.Layer, r.name, errdefs.ErrUnavailable, err)
-		}
-	}
-	return nil
+	return chain, err
 }
 
 // remotes returns those of the snapshots names that are lazy.

@@ -58,8 +58,11 @@ type Options struct {
 	FS    fs.Options   // of the mount; Log, StateDir and UserXattr are set by New
 	Spans span.Options // of the span store
 
-	OnDecision  func(Decision)                                            // told of each decision, from many goroutines; nil means nobody
-	OnOperation func(op Operation, object digest.Digest, d time.Duration) // told of each operation that succeeded, likewise
+	Background Background // of what nobody has asked for
+
+	OnDecision   func(Decision)                                            // told of each decision, from many goroutines; nil means nobody
+	OnOperation  func(op Operation, object digest.Digest, d time.Duration) // told of each operation that succeeded, likewise
+	OnCompletion func(Completion)                                          // told of layers fetched to their end, likewise
 }
 
 // Limits of Options fields and of what New waits for.
@@ -99,6 +102,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.OnDecision == nil {
 		o.OnDecision = func(Decision) {}
 	}
+	if o.Background.MaxQueue == 0 {
+		o.Background.MaxQueue = defaultMaxQueue
+	}
+	if o.OnCompletion == nil {
+		o.OnCompletion = func(Completion) {}
+	}
 	if o.OnOperation == nil {
 		o.OnOperation = func(Operation, digest.Digest, time.Duration) {}
 	}
@@ -117,6 +126,8 @@ type Snapshotter struct {
 	images *images
 	stage  *stage
 	tasks  *tasks
+
+	recorder *recorder
 
 	// Held while a lazy snapshot is committed and while any is removed, so
 	// that remote and the metadata agree whenever it is not held.
@@ -267,12 +278,18 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		remote: make(map[string]*remoteSnapshot),
 		layers: &layers{
 			states: stateDir(states), mount: p.mount, spans: p.spans, repos: p.repos,
-			m: make(map[string]*layer),
+			m:     make(map[string]*layer),
+			fills: &fills{opts: opts.Background, tasks: t, log: opts.Log, tell: opts.OnCompletion, after: time.After},
 		},
 		images: &images{
 			repos: p.repos, workers: opts.Workers, timeout: opts.LookupTimeout,
 			log: opts.Log, observe: opts.OnOperation, tasks: t, flights: make(map[imageKey]*flight),
 		},
+	}
+	s.layers.fills.done = s.layers.completed
+	s.recorder = &recorder{
+		profiles: index.ProfileDir(filepath.Join(opts.Root, "soci", "profiles")), tasks: t, log: opts.Log, tick: everyTick,
+		active: make(map[digest.Digest]*recording),
 	}
 	for _, v := range opts.Discover {
 		s.images.find.V1 = s.images.find.V1 || v == index.V1

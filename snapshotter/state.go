@@ -47,6 +47,8 @@ type layerState struct {
 	ZTOC    digest.Digest `json:"ztoc"`
 	DiffID  digest.Digest `json:"diffID,omitempty"`
 	Images  []string      `json:"images"` // references under which the layer can be fetched, latest first
+
+	Verified bool `json:"verified,omitempty"` // all of it was there once, and had the diffID
 }
 
 func (s layerState) key() string { return layerKey(s.Layer, s.ZTOC) }

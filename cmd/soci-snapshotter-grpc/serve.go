@@ -52,7 +52,7 @@ func serve(ctx context.Context, o options) (err error) {
 	m := metrics.New()
 	so := o.config.Options()
 	so.Root, so.Registry, so.Log = root, client, o.log
-	so.OnDecision, so.OnOperation = m.Decision, m.Operation
+	so.OnDecision, so.OnOperation, so.OnCompletion = m.Decision, m.Operation, m.Completion
 	start := time.Now()
 	sn, err := snapshotter.New(ctx, so)
 	if err != nil {

@@ -20,6 +20,13 @@
 //     a warning and never an error: a node must not stay without a snapshotter for
 //     a key. A value that cannot be meant is an error, with its key's name.
 //   - Zero means the default wherever it means that to the incumbent.
+//   - background_fetch.silence_period_msec keeps the incumbent's background fetch out of the
+//     way of a container's start. Here what is asked for goes first, always, so its default,
+//     written out or not, means no silence; any other value is how long no layer's fetch begins
+//     after a mount. There is no rate to set (fetch_period_msec): the link is used when it is idle.
+//     Metrics are up to date whenever they are read, whatever emit_metric_period_sec.
+//   - What is to be prefetched is, whatever prefetch.enable says, whose default is false: it
+//     costs nobody anything.
 package config
 
 // DefaultPath is where the daemon looks for its file unless told otherwise.
@@ -96,7 +103,7 @@ type FUSE struct {
 	LogFuseOperations bool  `toml:"log_fuse_operations"`
 }
 
-// BackgroundFetch is [background_fetch].
+// BackgroundFetch is [background_fetch]: how what nobody asks for is fetched.
 type BackgroundFetch struct {
 	Disable              bool   `toml:"disable"`
 	SilencePeriodMsec    int64  `toml:"silence_period_msec"`

@@ -14,6 +14,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/snapshotter"
 )
 
 // incumbentKeys is every key of the incumbent's file, with a value of its type
@@ -162,6 +163,9 @@ func TestOptions(t *testing.T) {
 	if fmt.Sprint(o.Discover) != fmt.Sprint([]index.Version{index.V1}) {
 		t.Errorf("Discover is %v", o.Discover)
 	}
+	if o.Background != (snapshotter.Background{Disable: true, Silence: time.Millisecond, MaxQueue: 1, DropOldest: true}) {
+		t.Errorf("background options are %+v", o.Background)
+	}
 	r := c.Registry()
 	if r.Retry.Max != -1 || r.Retry.MinWait != 4*time.Millisecond || r.Timeouts.Dial != time.Millisecond || r.Timeouts.Total != 3*time.Millisecond {
 		t.Errorf("registry options are %+v", r)
@@ -175,6 +179,8 @@ func TestOptions(t *testing.T) {
 	}
 	if d := Default().Options(); d.Workers != 100 || fmt.Sprint(d.Discover) != fmt.Sprint([]index.Version{index.V2}) {
 		t.Errorf("default options are %+v", d)
+	} else if d.Background != (snapshotter.Background{MaxQueue: 300}) {
+		t.Errorf("default background options are %+v", d.Background)
 	}
 }
 
@@ -186,7 +192,8 @@ func TestParse(t *testing.T) {
 		{name: "empty"},
 		{name: "unknown keys", file: "nonsense = 1\n[also]\nx = 1\n[http]\nnope = 2\n", warnings: "nonsense also http.nope"},
 		{name: "defaults written out are no news", file: "disable_verification = false\n[background_fetch]\ndisable = false\n"},
-		{name: "without effect", file: "[background_fetch]\ndisable = true\n", warnings: "background_fetch.disable"},
+		{name: "without effect", file: "[background_fetch]\nfetch_period_msec = 1\n", warnings: "background_fetch.fetch_period_msec"},
+		{name: "drop policy", file: "[background_fetch]\ndrop_policy = \"some\"\n", err: "background_fetch.drop_policy"},
 		{name: "wrong type", file: "debug = \"yes\"\n", err: "line 1, column 9"},
 		{name: "syntax", file: "debug =\n", err: "line 1"},
 		{name: "negative timeout", file: "mount_timeout_sec = -1\n", err: "mount_timeout_sec: -1 is out of range"},

@@ -18,6 +18,12 @@ import (
 // unlimited is how many zTOCs are fetched at once where the file sets no limit.
 const unlimited = 256
 
+// The values of background_fetch.drop_policy.
+const (
+	dropNewest = "newest"
+	dropOldest = "oldest"
+)
+
 // Validate returns an error that names the first key whose value cannot be meant.
 func (c Config) Validate() error {
 	for _, f := range []struct {
@@ -31,6 +37,7 @@ func (c Config) Validate() error {
 		{"http.RequestTimeoutMsec", c.HTTP.RequestTimeoutMsec, time.Millisecond},
 		{"http.MinWaitMsec", c.HTTP.MinWaitMsec, time.Millisecond},
 		{"http.MaxWaitMsec", c.HTTP.MaxWaitMsec, time.Millisecond},
+		{"background_fetch.silence_period_msec", c.BackgroundFetch.SilencePeriodMsec, time.Millisecond},
 		{"snapshotter.min_layer_size", c.Snapshotter.MinLayerSize, 0},
 	} {
 		if f.value < 0 || f.unit > 0 && f.value > math.MaxInt64/int64(f.unit) {
@@ -39,6 +46,9 @@ func (c Config) Validate() error {
 	}
 	if !slices.Contains([]string{"", "tcp", "tcp4", "tcp6", "unix"}, c.MetricsNetwork) {
 		return fmt.Errorf("metrics_network: %q is neither tcp nor unix", c.MetricsNetwork)
+	}
+	if !slices.Contains([]string{"", dropNewest, dropOldest}, c.BackgroundFetch.DropPolicy) {
+		return fmt.Errorf("background_fetch.drop_policy: %q is neither %s nor %s", c.BackgroundFetch.DropPolicy, dropNewest, dropOldest)
 	}
 	for name, h := range c.Resolver.Host {
 		for i, m := range h.Mirrors {
@@ -91,6 +101,7 @@ func (c Config) Options() snapshotter.Options {
 		Workers:       int(min(c.MaxConcurrency, unlimited)),
 		FS:            fs.Options{Debug: c.Debug || c.FUSE.LogFuseOperations},
 		Spans:         span.Options{Retries: c.Blob.MaxSpanVerificationRetries},
+		Background:    c.background(),
 	}
 	if c.MaxConcurrency < 0 {
 		o.Workers = unlimited
@@ -105,6 +116,20 @@ func (c Config) Options() snapshotter.Options {
 		o.Discover = append(o.Discover, index.V2)
 	}
 	return o
+}
+
+// background returns what c says about fetching in the background.
+func (c Config) background() snapshotter.Background {
+	b := snapshotter.Background{
+		Disable:    c.BackgroundFetch.Disable,
+		Silence:    msec(c.BackgroundFetch.SilencePeriodMsec),
+		MaxQueue:   c.BackgroundFetch.MaxQueueSize,
+		DropOldest: c.BackgroundFetch.DropPolicy == dropOldest,
+	}
+	if c.BackgroundFetch.SilencePeriodMsec == Default().BackgroundFetch.SilencePeriodMsec {
+		b.Silence = 0
+	}
+	return b
 }
 
 func msec(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -44,6 +44,7 @@ const (
 type Metrics struct {
 	reg       *prometheus.Registry
 	decisions *prometheus.CounterVec
+	completed *prometheus.CounterVec
 	count     *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 
@@ -59,6 +60,10 @@ func New() *Metrics {
 			Namespace: namespace, Subsystem: "snapshotter", Name: "decisions_total",
 			Help: "What became of snapshots that containerd asked for, and why.",
 		}, []string{"kind", "reason"}),
+		completed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: "snapshotter", Name: "layers_completed_total",
+			Help: "What became of lazy layers that were fetched to their end.",
+		}, []string{"result"}),
 		count: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "operation_count",
 			Help: "The count of snapshotter operations. Broken down by operation type and layer sha.",
@@ -69,7 +74,7 @@ func New() *Metrics {
 			Buckets: prometheus.ExponentialBuckets(1, 2, 15),
 		}, []string{"operation_type", "layer"}),
 	}
-	m.reg.MustRegister(m.decisions, m.count, m.duration,
+	m.reg.MustRegister(m.decisions, m.completed, m.count, m.duration,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -95,6 +100,24 @@ func (m *Metrics) Operation(op snapshotter.Operation, object digest.Digest, d ti
 	m.seen(object, func(l string) {
 		m.count.WithLabelValues(string(op), l).Inc()
 		m.duration.WithLabelValues(string(op), l).Observe(float64(d) / float64(time.Millisecond))
+	})
+}
+
+// Completion counts what became of a layer fetched to its end.
+func (m *Metrics) Completion(c snapshotter.Completion) {
+	m.completed.WithLabelValues(string(c.Result)).Inc()
+	op := "background_fetch"
+	switch c.Result {
+	case snapshotter.Failed:
+		op = "background_span_fetch_failure_count"
+	case snapshotter.Dropped:
+		op = "background_fetch_work_queue_evicted"
+	}
+	m.seen(c.Layer, func(l string) {
+		m.count.WithLabelValues(op, l).Inc()
+		if op == "background_fetch" {
+			m.duration.WithLabelValues(op, l).Observe(float64(c.Dur) / float64(time.Millisecond))
+		}
 	})
 }
 
@@ -148,6 +171,10 @@ func layerSeries() []series {
 			func(s snapshotter.LayerStats) int64 { return int64(s.Spans.Spans) }},
 		{desc("layer_spans_present", "Spans of the layer that are on disk."), prometheus.GaugeValue,
 			func(s snapshotter.LayerStats) int64 { return int64(s.Spans.SpansPresent) }},
+		{desc("layer_complete", "1 if all of the layer is on disk."), prometheus.GaugeValue,
+			func(s snapshotter.LayerStats) int64 { return one(s.Complete) }},
+		{desc("layer_verified", "1 if the layer was complete once, and what its image says."), prometheus.GaugeValue,
+			func(s snapshotter.LayerStats) int64 { return one(s.Verified) }},
 		{desc("layer_spans_fetched_total", "Spans of the layer fetched since the daemon started."), prometheus.CounterValue,
 			func(s snapshotter.LayerStats) int64 { return s.Spans.SpansFetched }},
 		{desc("layer_requests_total", "Range requests made for the layer."), prometheus.CounterValue,
@@ -155,6 +182,13 @@ func layerSeries() []series {
 		{desc("layer_fetch_errors_total", "Range requests for the layer that failed."), prometheus.CounterValue,
 			func(s snapshotter.LayerStats) int64 { return s.Spans.FetchErrors }},
 	}
+}
+
+func one(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Describe sends nothing: which layers there are changes.

@@ -29,11 +29,13 @@ func scrape(t *testing.T, m *Metrics) string {
 func TestLayers(t *testing.T) {
 	m := New()
 	d := digest.FromString("x")
-	now := []snapshotter.LayerStats{{Layer: d, Path: "/mnt/x", Spans: span.Stats{Spans: 7, CompressedLen: 99}}}
+	now := []snapshotter.LayerStats{{Layer: d, Path: "/mnt/x", Complete: true, Spans: span.Stats{Spans: 7, CompressedLen: 99}}}
 	m.Layers(func() []snapshotter.LayerStats { return now })
 	for _, want := range []string{
 		fmt.Sprintf(`soci_fs_layer_size_bytes{digest=%q,mountpoint="/mnt/x"} 99`, d),
 		fmt.Sprintf(`soci_fs_layer_spans{digest=%q,mountpoint="/mnt/x"} 7`, d),
+		fmt.Sprintf(`soci_fs_layer_complete{digest=%q,mountpoint="/mnt/x"} 1`, d),
+		fmt.Sprintf(`soci_fs_layer_verified{digest=%q,mountpoint="/mnt/x"} 0`, d),
 	} {
 		if got := scrape(t, m); !strings.Contains(got, want) {
 			t.Errorf("no %s in %s", want, got)
@@ -64,5 +66,26 @@ func TestBound(t *testing.T) {
 	}
 	if n := strings.Count(got, "\nsoci_fs_operation_duration_milliseconds_count{"); n != maxObjects {
 		t.Errorf("%d histograms, want %d", n, maxObjects)
+	}
+}
+
+// TestCompletion holds which series a completed layer shows in.
+func TestCompletion(t *testing.T) {
+	m := New()
+	d := digest.FromString("x")
+	for _, r := range []snapshotter.CompletionResult{snapshotter.Verified, snapshotter.Mismatch, snapshotter.Failed, snapshotter.Dropped} {
+		m.Completion(snapshotter.Completion{Layer: d, Result: r, Dur: time.Second})
+	}
+	got := scrape(t, m)
+	for _, want := range []string{
+		`soci_snapshotter_layers_completed_total{result="verified"} 1`,
+		`soci_snapshotter_layers_completed_total{result="mismatch"} 1`,
+		fmt.Sprintf(`soci_fs_operation_duration_milliseconds_count{layer=%q,operation_type="background_fetch"} 2`, d),
+		fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="background_span_fetch_failure_count"} 1`, d),
+		fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="background_fetch_work_queue_evicted"} 1`, d),
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in %s", want, got)
+		}
 	}
 }

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// maxCondemned bounds how many layers are remembered as condemned.
+const maxCondemned = 1024
+
+// completed notes that the layer of f is complete, and condemns it if it is wrong. A
+// layer that is not being served any more is left alone.
+func (s *layers) completed(f *fill, result CompletionResult, wrong error) error {
+	l, ok := s.get(f.key)
+	if !ok {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path == "" || completer(l.data) != f.data {
+		return nil
+	}
+	if result == Mismatch {
+		return s.condemn(l, wrong)
+	}
+	if l.state.Verified || result != Verified {
+		return nil
+	}
+	l.state.Verified = true
+	return s.states.save(l.state, nil)
+}
+
+// condemn ends the serving of a layer whose bytes are known to be wrong, for good: to
+// those who use it, too. The caller holds l.mu.
+func (s *layers) condemn(l *layer, wrong error) error {
+	err := s.states.condemn(l.key)
+	l.data.Condemn(wrong)
+	err = errors.Join(err, s.mount.Detach(l.key), l.data.Close(), s.spans.Remove(l.key))
+	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
+	if err != nil {
+		return fmt.Errorf("condemn layer %s: %w", l.key, err)
+	}
+	return nil
+}
+
+// condemnedDir has an empty file for each condemned layer. It is not below the states'
+// directory, where what no snapshot refers to is swept.
+func (d stateDir) condemnedDir() string {
+	return filepath.Join(filepath.Dir(string(d)), "condemned")
+}
+
+// condemned reports whether the layer key is not to be served any more.
+func (d stateDir) condemned(key string) bool {
+	_, err := os.Lstat(filepath.Join(d.condemnedDir(), key))
+	return err == nil
+}
+
+// condemn remembers that the layer key is not to be served any more. Beyond a bound
+// the ones condemned first are forgotten.
+func (d stateDir) condemn(key string) error {
+	dir := d.condemnedDir()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, key), nil); err != nil {
+		return err
+	}
+	return errors.Join(keepNewest(dir, maxCondemned), syncDir(dir))
+}
+
+// keepNewest removes all but the n entries of dir that were changed last.
+func keepNewest(dir string, n int) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) <= n {
+		return err
+	}
+	changed := func(e fs.DirEntry) time.Time {
+		if info, err := e.Info(); err == nil {
+			return info.ModTime()
+		}
+		return time.Time{}
+	}
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(changed(b).UnixNano(), changed(a).UnixNano()) })
+	for _, e := range entries[n:] {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}

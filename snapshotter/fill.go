@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	_ "crypto/sha256" // for go-digest
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/fs/span"
+)
+
+// Background configures how what nobody has asked for of lazy layers is fetched.
+type Background struct {
+	Disable    bool          // fetch nothing but what is asked for
+	Silence    time.Duration // after a layer is mounted no fill begins for so long; 0 means there is no such time
+	MaxQueue   int           // layers that wait for their fill; 0 means 300, negative any number
+	DropOldest bool          // where too many wait, the one that waits longest is left out; false means the newest
+}
+
+// Completion is what became of a layer that was fetched to its end.
+type Completion struct {
+	Layer  digest.Digest
+	Result CompletionResult
+	Err    error // behind Failed and Mismatch
+	Dur    time.Duration
+}
+
+// CompletionResult is the kind of a Completion. The values are metric labels.
+type CompletionResult string
+
+// The results.
+const (
+	Verified     CompletionResult = "verified"     // the layer is complete, and what its image says it is
+	Unverifiable CompletionResult = "unverifiable" // complete; the image's digest of it is of an unknown kind
+	Mismatch     CompletionResult = "mismatch"     // complete, but not what its image says: it is not served any more
+	Failed       CompletionResult = "failed"       // could not be fetched; it will be tried again
+	Dropped      CompletionResult = "dropped"      // too many layers wait
+)
+
+// Bounds of fills.
+const (
+	fillWorkers     = 2 // one that fetches and one that verifies
+	defaultMaxQueue = 300
+	minFillRetry    = 5 * time.Second
+	maxFillRetry    = 5 * time.Minute
+)
+
+// completer is a layer's spans. *span.Layer satisfies it.
+type completer interface {
+	Fill(ctx context.Context) error
+	Sum(ctx context.Context) ([32]byte, error)
+}
+
+// fills completes lazy layers in the background, a few at a time: one after the other
+// each is local sooner than all of them at once.
+type fills struct {
+	opts  Background
+	tasks *tasks
+	log   *slog.Logger
+	tell  func(Completion)
+	done  func(f *fill, result CompletionResult, err error) error // told of complete layers
+	after func(time.Duration) <-chan time.Time                    // time.After
+
+	mu      sync.Mutex // guards what follows
+	queue   []*fill
+	running int
+	mounted time.Time // when a layer was last mounted
+}
+
+// fill is one layer to be completed.
+type fill struct {
+	key      string
+	layer    digest.Digest
+	diffID   digest.Digest // "" if it is not known
+	verified bool          // it had its diffID once
+	data     completer
+	added    time.Time
+	retry    time.Duration // how long the next one waits
+}
+
+// add has a layer completed that has just been mounted.
+func (s *fills) add(f *fill) {
+	if s.opts.Disable {
+		return
+	}
+	f.added, f.retry = time.Now(), minFillRetry
+	s.mu.Lock()
+	s.mounted = f.added
+	s.mu.Unlock()
+	s.enqueue(f)
+}
+
+// enqueue puts f at the queue's end, and sees to it that somebody works on it.
+func (s *fills) enqueue(f *fill) {
+	s.mu.Lock()
+	s.queue = append(s.queue, f)
+	var dropped *fill
+	if n := len(s.queue); s.opts.MaxQueue > 0 && n > s.opts.MaxQueue {
+		i := n - 1
+		if s.opts.DropOldest {
+			i = 0
+		}
+		dropped = s.queue[i]
+		s.queue = slices.Delete(s.queue, i, i+1)
+	}
+	begin := s.running < fillWorkers
+	if begin {
+		s.running++
+	}
+	s.mu.Unlock()
+	if dropped != nil {
+		s.log.Warn("layer is not fetched in the background, too many wait", "layer", dropped.layer.String())
+		s.tell(Completion{Layer: dropped.layer, Result: Dropped})
+	}
+	if begin {
+		s.tasks.run(s.work)
+	}
+}
+
+// work completes layers until none is left.
+func (s *fills) work(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 || ctx.Err() != nil {
+			s.running--
+			s.mu.Unlock()
+			return
+		}
+		wait := s.opts.Silence - time.Since(s.mounted)
+		if s.opts.Silence > 0 && wait > 0 {
+			s.mu.Unlock()
+			select {
+			case <-s.after(wait):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		f := s.queue[0]
+		s.queue = slices.Delete(s.queue, 0, 1)
+		s.mu.Unlock()
+		s.complete(ctx, f)
+	}
+}
+
+// errMismatch says that a complete layer is not what its image says.
+var errMismatch = errors.New("the layer is not what its image says")
+
+// complete fetches what is missing of a layer and verifies the whole.
+func (s *fills) complete(ctx context.Context, f *fill) {
+	c := Completion{Layer: f.layer}
+	c.Result, c.Err = s.verify(ctx, f)
+	if ctx.Err() != nil || errors.Is(c.Err, span.ErrClosed) {
+		return // nobody wants it any more
+	}
+	if c.Result != Failed {
+		if err := s.done(f, c.Result, c.Err); err != nil {
+			s.log.Warn("note that a layer is complete", "layer", f.layer.String(), "error", err)
+		}
+	}
+	c.Dur = time.Since(f.added)
+	attrs := []any{"layer", f.layer.String(), "dur", c.Dur}
+	switch c.Result {
+	case Verified:
+		s.log.Info("layer complete and verified", attrs...)
+	case Unverifiable:
+		s.log.Warn("layer complete, but it cannot be verified", append(attrs, "diffID", f.diffID.String())...)
+	case Mismatch:
+		s.log.Error("layer is not what its image says and not served any more", append(attrs, "error", c.Err)...)
+	default:
+		s.log.Warn("layer not fetched in the background, will be tried again", append(attrs, "in", f.retry, "error", c.Err)...)
+		s.again(f)
+	}
+	s.tell(c)
+}
+
+// verify fetches a layer to its end and compares it with its diffID.
+func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
+	if err := f.data.Fill(ctx); err != nil {
+		return Failed, err
+	}
+	switch {
+	case f.verified:
+		return Verified, nil
+	case f.diffID == "" || f.diffID.Algorithm() != digest.SHA256:
+		return Unverifiable, nil
+	}
+	sum, err := f.data.Sum(ctx)
+	if err != nil {
+		return Failed, err
+	}
+	if got := digest.NewDigestFromBytes(digest.SHA256, sum[:]); got != f.diffID {
+		return Mismatch, fmt.Errorf("diffID is %s, not %s: %w", got, f.diffID, errMismatch)
+	}
+	return Verified, nil
+}
+
+// again puts f back into the queue after a while.
+func (s *fills) again(f *fill) {
+	wait := s.after(f.retry)
+	f.retry = min(2*f.retry, maxFillRetry)
+	s.tasks.run(func(ctx context.Context) {
+		select {
+		case <-wait:
+			s.enqueue(f)
+		case <-ctx.Done():
+		}
+	})
+}
