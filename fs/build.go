@@ -3,9 +3,11 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,9 @@ const (
 	// most so many, and some for each entry.
 	maxImplied         = 1 << 16
 	maxImpliedPerEntry = 4
+	maxText            = 1 << 31 // bytes of link targets and extended attributes; with the names, places fit 32 bits
+	// buildSize is the memory for a name while the tree is built, but for its bytes.
+	buildSize = int64(unsafe.Sizeof(buildName{})+unsafe.Sizeof(buildInode{})+unsafe.Sizeof(node{})) + 8*4
 )
 
 // Names with a meaning in OCI layers.
@@ -57,14 +62,6 @@ func (e *EntryError) Error() string {
 // Unwrap returns ErrTOC.
 func (e *EntryError) Unwrap() error { return ErrTOC }
 
-// buildName is a name on its way into the tree.
-type buildName struct {
-	name   string
-	parent uint32 // index of the directory's name
-	inode  uint32
-	kids   uint32 // names below
-}
-
 // buildInode is a file on its way into the tree.
 type buildInode struct {
 	file   node   // without name, parent and links; a target is in builder.text
@@ -84,26 +81,22 @@ const (
 	kindPending // a hard link whose target comes later; it is in builder.text
 )
 
-type nameKey struct {
-	parent uint32
-	name   string
-}
-
 // builder makes a tree the way a tar extraction does: entry by entry, later ones
-// replacing earlier ones of the same name. Name 0 and inode 0 are the root.
+// replacing earlier ones of the same name. Name 0 and inode 0 are the root. There is no
+// pointer for each file in what it makes, which spares the garbage collector the look.
 type builder struct {
 	entries   int   // of the TOC
 	size      int64 // uncompressed bytes of the layer
 	userxattr bool  // overlayfs uses user.overlay.*
 
-	names  []buildName
-	inodes []buildInode
-	index  map[nameKey]uint32
-	wh     []whiteout
-	text   strings.Builder // targets of links, keys and values of xattrs
-	xattrs []xattr         // their strings in text
-	// implied is the number of directories made for want of an entry.
-	implied int
+	names   names
+	inodes  []buildInode
+	wh      []whiteout
+	text    []byte  // targets of links, keys and values of xattrs
+	xattrs  []xattr // their strings in text
+	room    *loan   // of the memory that all this takes
+	opaques int     // markers of opaque directories
+	implied int     // directories made for want of an entry
 	// prefix is the directory part of the last entry's name and prefixName what it
 	// led to: most entries have the same directory as the one before.
 	prefix     string
@@ -124,22 +117,21 @@ type errReason string
 // Error implements error.
 func (e errReason) Error() string { return string(e) }
 
-// newTree builds the tree of a layer with size uncompressed bytes.
-func newTree(toc TOC, size int64, userxattr bool) (*tree, error) {
+// newTree builds the tree of a layer with size uncompressed bytes. Meanwhile it needs
+// some three times the memory of the tree, taken from room; what the tree keeps
+// stays taken.
+func newTree(toc TOC, size int64, userxattr bool, room *loan) (*tree, error) {
 	n := min(toc.Len(), maxNames)
-	b := &builder{
-		entries:   n,
-		size:      size,
-		userxattr: userxattr,
-		names:     make([]buildName, 1, n+1),
-		inodes:    make([]buildInode, 1, n+1),
-		index:     make(map[nameKey]uint32, n),
+	b := &builder{entries: n, size: size, userxattr: userxattr, room: room}
+	if err := room.take(int64(n+1) * buildSize); err != nil {
+		return nil, err
 	}
-	b.inodes[0] = impliedDir()
+	b.names.init(n + 1)
+	b.inodes = append(make([]buildInode, 0, n+1), impliedDir())
 	n = 0
 	for i, e := range toc.Entries() {
 		if err := b.add(i, &e); err != nil {
-			return nil, &EntryError{Entry: i, Name: e.Name, Reason: err.Error()}
+			return nil, buildError(err, i, e.Name)
 		}
 		n++
 	}
@@ -154,17 +146,33 @@ func newTree(toc TOC, size int64, userxattr bool) (*tree, error) {
 	if i, err := b.link(); err != nil {
 		return nil, entryError(toc, i, err)
 	}
-	return b.layout()
+	t := b.layout()
+	if b.implied > 0 {
+		t.implied = b.impliedPaths()
+		for _, p := range t.implied {
+			t.memory += int64(len(p)) + 16
+		}
+	}
+	room.keep(t.memory)
+	return t, nil
+}
+
+// buildError returns the error of an entry, which is to blame unless there is no memory.
+func buildError(err error, i int, name string) error {
+	if errors.Is(err, ErrMemory) {
+		return err
+	}
+	return &EntryError{Entry: i, Name: name, Reason: err.Error()}
 }
 
 // entryError returns the error of an entry that has gone by.
 func entryError(toc TOC, i int, err error) error {
 	for k, e := range toc.Entries() {
 		if k == i {
-			return &EntryError{Entry: i, Name: e.Name, Reason: err.Error()}
+			return buildError(err, i, e.Name)
 		}
 	}
-	return &EntryError{Entry: i, Reason: err.Error()}
+	return buildError(err, i, "")
 }
 
 // add enters entry i.
@@ -202,7 +210,8 @@ func (b *builder) add(i int, e *ztoc.Entry) error {
 // mark enters a name that stands for something missing in the layers below.
 func (b *builder) mark(i int, e *ztoc.Entry, parent uint32, base string) error {
 	if base == whOpaque {
-		b.inodes[b.names[parent].inode].opaque = true
+		b.inodes[b.names.list[parent].inode].opaque = true
+		b.opaques++
 		return nil
 	}
 	if strings.HasPrefix(base, whMeta) {
@@ -219,10 +228,10 @@ func (b *builder) mark(i int, e *ztoc.Entry, parent uint32, base string) error {
 }
 
 func (b *builder) addWhiteout(w whiteout) error {
-	if b.inodes[b.names[w.parent].inode].kind != kindDir {
+	if b.inodes[b.names.list[w.parent].inode].kind != kindDir {
 		return errReason("parent is not a directory")
 	}
-	if _, ok := b.index[nameKey{w.parent, w.name}]; ok {
+	if _, ok := b.names.find(w.parent, w.name); ok {
 		return nil
 	}
 	return b.bind(w.parent, w.name, func() uint32 {
@@ -232,8 +241,8 @@ func (b *builder) addWhiteout(w whiteout) error {
 
 // addDir enters a directory. One that is there already keeps what is in it.
 func (b *builder) addDir(i int, e *ztoc.Entry, parent uint32, base string) error {
-	if n, ok := b.index[nameKey{parent, base}]; ok {
-		if in := b.names[n].inode; b.inodes[in].kind == kindDir {
+	if n, ok := b.names.find(parent, base); ok {
+		if in := b.names.list[n].inode; b.inodes[in].kind == kindDir {
 			b.describe(in, i, e)
 			return nil
 		}
@@ -251,8 +260,8 @@ func (b *builder) addLink(i int, e *ztoc.Entry, parent uint32, base string) erro
 	if !ok {
 		return b.bind(parent, base, func() uint32 { return b.inode(i, e, kindPending) })
 	}
-	n := &b.names[target]
-	if n.parent == parent && n.name == base {
+	n := b.names.list[target]
+	if n.parent == parent && string(b.names.name(target)) == base {
 		return errReason("hard link to itself")
 	}
 	if b.inodes[n.inode].kind == kindDir {
@@ -283,27 +292,31 @@ func (b *builder) inode(i int, e *ztoc.Entry, k kind) uint32 {
 
 // bind makes name in directory parent a name of the inode that get returns.
 func (b *builder) bind(parent uint32, name string, get func() uint32) error {
-	key := nameKey{parent, name}
-	if n, ok := b.index[key]; ok {
-		if b.names[n].kids > 0 {
+	if n, ok := b.names.find(parent, name); ok {
+		if b.names.list[n].kids > 0 {
 			return errReason("replaces a directory that is not empty")
 		}
-		b.names[n].inode = get()
+		b.names.list[n].inode = get()
 		return nil
 	}
-	if len(b.names) == maxNames {
+	if len(b.names.list) == maxNames {
 		return errReason(fmt.Sprintf("more than %d names", maxNames))
 	}
-	b.index[key] = uint32(len(b.names))
-	b.names = append(b.names, buildName{name: name, parent: parent, inode: get()})
-	b.names[parent].kids++
+	size := 2 * int64(len(name)) // here and in the tree
+	if len(b.names.list) > b.entries {
+		size += buildSize // not an entry's
+	}
+	if err := b.room.take(size); err != nil {
+		return err
+	}
+	b.names.add(parent, name, get())
 	return nil
 }
 
 // dir returns the directory called path, making what is missing of it. Hidden says
 // that it is not part of the tree.
 func (b *builder) dir(path string) (n uint32, hidden bool, err error) {
-	if path == b.prefix && b.inodes[b.names[b.prefixName].inode].kind == kindDir {
+	if path == b.prefix && b.inodes[b.names.list[b.prefixName].inode].kind == kindDir {
 		return b.prefixName, false, nil
 	}
 	for rest := path; rest != ""; {
@@ -318,17 +331,17 @@ func (b *builder) dir(path string) (n uint32, hidden bool, err error) {
 		if strings.HasPrefix(c, whPrefix) {
 			return 0, true, nil
 		}
-		child, ok := b.index[nameKey{n, c}]
+		child, ok := b.names.find(n, c)
 		if !ok {
 			if b.implied++; b.implied > maxImplied+maxImpliedPerEntry*b.entries {
 				return 0, false, errReason(fmt.Sprintf("more than %d directories without an entry", b.implied-1))
 			}
-			child = uint32(len(b.names))
+			child = uint32(len(b.names.list))
 			if err := b.bind(n, c, func() uint32 { return b.addInode(impliedDir()) }); err != nil {
 				return 0, false, err
 			}
 		}
-		if b.inodes[b.names[child].inode].kind != kindDir {
+		if b.inodes[b.names.list[child].inode].kind != kindDir {
 			return 0, false, errReason("parent is not a directory")
 		}
 		n = child
@@ -351,46 +364,9 @@ func (b *builder) find(path string) (n uint32, ok bool, err error) {
 		if c == "" {
 			continue
 		}
-		if n, ok = b.index[nameKey{n, c}]; !ok {
+		if n, ok = b.names.find(n, c); !ok {
 			return 0, false, nil
 		}
 	}
 	return n, true, nil
-}
-
-// next cuts the first component off a path. Slashes and dots that mean nothing
-// give the empty component.
-func next(path string) (c, rest string, err error) {
-	c, rest, _ = strings.Cut(path, "/")
-	switch {
-	case c == ".":
-		return "", rest, nil
-	case c == "..":
-		return "", "", errReason("name leads upwards")
-	case len(c) > 255:
-		return "", "", errReason("name of more than 255 bytes")
-	case strings.IndexByte(c, 0) >= 0:
-		return "", "", errReason("name with a NUL")
-	}
-	return c, rest, nil
-}
-
-// split cuts a tar name into its directory and its last component, which is empty for the root.
-func split(name string) (dir, base string, err error) {
-	if name == "" {
-		return "", "", errReason("empty name")
-	}
-	if len(name) > pathMax {
-		return "", "", errReason(fmt.Sprintf("name of more than %d bytes", pathMax))
-	}
-	for {
-		name = strings.TrimRight(name, "/")
-		if !strings.HasSuffix(name, "/.") {
-			break
-		}
-		name = name[:len(name)-2]
-	}
-	i := strings.LastIndexByte(name, '/') + 1
-	base, _, err = next(name[i:])
-	return name[:i], base, err
 }

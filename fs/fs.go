@@ -93,6 +93,9 @@ var (
 	ErrNotAttached = errors.New("name is not attached")
 	// ErrMounted is returned by Mount where a live FUSE file system is mounted.
 	ErrMounted = errors.New("a FUSE file system is mounted there and being served")
+	// ErrMemory is returned by Attach when the file trees of the attached layers would
+	// take more than Options.MaxTreeMemory.
+	ErrMemory = errors.New("no memory for the file tree")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("file system is closed")
 )
@@ -107,7 +110,19 @@ type Options struct {
 	// UserXattr marks opaque directories with user.overlay.opaque, as overlayfs
 	// wants it when mounted with userxattr. Otherwise trusted.overlay.opaque is used.
 	UserXattr bool
+	// ReadAhead is how many bytes the kernel reads ahead; 0 means 1 MiB. As long as a
+	// layer is not all on disk it is 256 KiB at most: what is read for nothing there has
+	// to come from the registry.
+	ReadAhead int64
+	// MaxTreeMemory is how many bytes the file trees of all layers may take; 0 means 1 GiB.
+	MaxTreeMemory int64
 }
+
+// Defaults of Options.
+const (
+	DefaultReadAhead     = 1 << 20
+	DefaultMaxTreeMemory = 1 << 30
+)
 
 // FS is the node's one FUSE mount. It is safe for concurrent use.
 type FS struct {
@@ -119,6 +134,11 @@ type FS struct {
 	once   sync.Once
 	wg     sync.WaitGroup
 	stats  counters
+	trees  budget
+
+	aheadPath string     // where the kernel has its readahead, if known; set by mount
+	aheadMu   sync.Mutex // guards ahead, and what it says of the kernel
+	ahead     int64      // bytes that the kernel reads ahead
 
 	slots *slots
 	table atomic.Pointer[table] // what requests look at
@@ -162,11 +182,18 @@ func Mount(dir string, opts Options) (*FS, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.ReadAhead <= 0 {
+		opts.ReadAhead = DefaultReadAhead
+	}
+	if opts.MaxTreeMemory <= 0 {
+		opts.MaxTreeMemory = DefaultMaxTreeMemory
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	f := &FS{dir: abs, opts: opts, served: make(chan struct{}), done: make(chan struct{})}
+	f.trees.max = opts.MaxTreeMemory
 	f.table.Store(&table{slots: map[uint32]*layer{}, names: map[string]*layer{}, changed: time.Now()})
 	if f.slots, err = openSlots(opts.StateDir); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
@@ -180,12 +207,19 @@ func Mount(dir string, opts Options) (*FS, error) {
 
 // Attach makes the layer appear as directory name of the mount and returns its
 // path. It takes a handle of its own on data, whose Close stays the caller's.
-// What the TOC says that cannot be served is ErrTOC.
-func (f *FS) Attach(name string, toc TOC, data *span.Layer) (string, error) {
+// What the TOC says that cannot be served is ErrTOC; a tree there is no memory for is
+// ErrMemory.
+func (f *FS) Attach(name string, toc TOC, data *span.Layer) (path string, err error) {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
 		return "", fmt.Errorf("attach layer %q: name is not a plain file name", name)
 	}
-	t, err := newTree(toc, data.Size(), f.opts.UserXattr)
+	room := &loan{from: &f.trees}
+	defer func() {
+		if err != nil {
+			room.keep(0)
+		}
+	}()
+	t, err := newTree(toc, data.Size(), f.opts.UserXattr, room)
 	if err != nil {
 		return "", fmt.Errorf("attach layer %s: %w", name, err)
 	}
@@ -195,6 +229,7 @@ func (f *FS) Attach(name string, toc TOC, data *span.Layer) (string, error) {
 	if err := f.attach(&layer{name: name, tree: t, data: data}); err != nil {
 		return "", errors.Join(fmt.Errorf("attach layer %s: %w", name, err), data.Close())
 	}
+	f.setReadAhead()
 	return filepath.Join(f.dir, name), nil
 }
 
@@ -221,6 +256,16 @@ func (f *FS) attach(l *layer) error {
 func (f *FS) store(t *table) {
 	t.sorted = slices.Sorted(maps.Keys(t.names))
 	f.table.Store(t)
+}
+
+// Implied returns what [Implied] does for the TOC that the layer was attached with,
+// without looking at it again. It is nil for a name that is not attached.
+func (f *FS) Implied(name string) []string {
+	l := f.table.Load().names[name]
+	if l == nil {
+		return nil
+	}
+	return l.tree.implied
 }
 
 // Detach removes the layer's directory. Overlays and files that are in use go on
@@ -251,7 +296,8 @@ func (f *FS) Detach(name string) error {
 	return nil
 }
 
-// sweepEvery is how often the kernel is asked to forget detached layers.
+// sweepEvery is how often the kernel is asked to forget detached layers, and layers
+// are looked at that may have become complete.
 const sweepEvery = 10 * time.Second
 
 // sweeper sweeps until Close.
@@ -262,6 +308,7 @@ func (f *FS) sweeper() {
 		select {
 		case <-tick.C:
 			f.sweep()
+			f.setReadAhead()
 		case <-f.done:
 			return
 		}
@@ -303,6 +350,7 @@ func (f *FS) release(l *layer) {
 
 // free lets go of a layer's data.
 func (f *FS) free(l *layer) {
+	f.trees.used.Add(-l.tree.memory)
 	if err := l.data.Close(); err != nil {
 		f.opts.Log.Warn("layer data not closed", "layer", l.name, "error", err)
 	}
@@ -338,36 +386,6 @@ func (f *FS) Close() error {
 		f.free(l)
 	}
 	return err
-}
-
-// Stats is a copy of the file system's counters.
-type Stats struct {
-	Layers      int   // attached
-	Held        int   // detached, but still in use
-	Reads       int64 // READ requests since Mount
-	BytesRead   int64 // by them
-	ReadErrors  int64 // of them answered with EIO
-	Interrupted int64 // of them ended because the reader was killed
-	Panics      int64 // requests that panicked and were answered with EIO
-}
-
-// counters are the atomics behind Stats.
-type counters struct {
-	reads, bytes, errors, interrupted, panics atomic.Int64
-}
-
-// Stats returns the counters.
-func (f *FS) Stats() Stats {
-	t := f.table.Load()
-	return Stats{
-		Layers:      len(t.names),
-		Held:        len(t.slots) - len(t.names),
-		Reads:       f.stats.reads.Load(),
-		BytesRead:   f.stats.bytes.Load(),
-		ReadErrors:  f.stats.errors.Load(),
-		Interrupted: f.stats.interrupted.Load(),
-		Panics:      f.stats.panics.Load(),
-	}
 }
 
 // forever is the timeout of what does not change.

@@ -24,9 +24,8 @@ func Implied(toc TOC) []string {
 		}
 		if dir != last {
 			last = dir
-			if path, ok = clean(dir); ok {
-				imply(described, path)
-			}
+			path, ok = clean(dir)
+			imply(described, path)
 		}
 		if !ok {
 			continue
@@ -45,6 +44,44 @@ func Implied(toc TOC) []string {
 	return out
 }
 
+// impliedPaths is what Implied returns for the TOC that b was made of.
+func (b *builder) impliedPaths() []string {
+	out := make([]string, 0, b.implied)
+	seen := make(map[uint32]bool, b.implied)
+	// What is in a directory comes behind it: its path has those of its parents in it.
+	for n := uint32(len(b.names.list) - 1); n > 0; n-- {
+		if seen[n] || !b.isImplied(n) {
+			continue
+		}
+		path := b.path(n)
+		for p := n; p != 0 && !seen[p]; p = b.names.list[p].parent {
+			if b.isImplied(p) {
+				seen[p] = true
+				out = append(out, path)
+			}
+			path = path[:max(strings.LastIndexByte(path, '/'), 0)]
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// isImplied reports whether no entry describes the directory of name n.
+func (b *builder) isImplied(n uint32) bool {
+	in := &b.inodes[b.names.list[n].inode]
+	return in.kind == kindDir && in.entry < 0
+}
+
+// path returns the path of name n, without a slash before it.
+func (b *builder) path(n uint32) string {
+	var parts []string
+	for ; n != 0; n = b.names.list[n].parent {
+		parts = append(parts, string(b.names.name(n)))
+	}
+	slices.Reverse(parts)
+	return strings.Join(parts, "/")
+}
+
 // imply adds path and the directories it lies in.
 func imply(described map[string]bool, path string) {
 	for path != "" {
@@ -56,15 +93,19 @@ func imply(described map[string]bool, path string) {
 	}
 }
 
-// clean returns path without components that mean nothing, unless it is refused or hidden.
+// clean returns path without components that mean nothing, and whether it is part of
+// the tree: of a hidden path it returns what comes before, of a refused one nothing.
 func clean(path string) (string, bool) {
 	var out []string
 	for rest := path; rest != ""; {
 		var c string
 		var err error
 		c, rest, err = next(rest)
-		if err != nil || strings.HasPrefix(c, whPrefix) {
+		if err != nil {
 			return "", false
+		}
+		if strings.HasPrefix(c, whPrefix) {
+			return strings.Join(out, "/"), false
 		}
 		if c != "" {
 			out = append(out, c)

@@ -3,13 +3,14 @@
 package fs
 
 import (
-	"cmp"
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -24,7 +25,7 @@ const (
 	devMinorMax  = 1<<20 - 1
 )
 
-// check checks what an entry says about its file.
+// check checks what an entry says about its file, and takes the room for it.
 func (b *builder) check(e *ztoc.Entry) error {
 	if e.UID == math.MaxUint32 || e.GID == math.MaxUint32 {
 		return errReason("owner is no id")
@@ -46,18 +47,22 @@ func (b *builder) check(e *ztoc.Entry) error {
 	default:
 		return errReason(fmt.Sprintf("entry type %d", e.Type))
 	}
-	list := 0
+	list, text := 0, len(e.Linkname)
 	for _, r := range e.PAX {
 		key, ok := b.xattrKey(r.Key)
 		if !ok {
 			continue
 		}
 		list += len(key) + 1
+		text += len(key) + len(r.Value)
 		if key == "" || len(key) > xattrNameMax || len(r.Value) > xattrSizeMax || list > xattrListMax || strings.IndexByte(key, 0) >= 0 {
 			return errReason(fmt.Sprintf("extended attribute %.300q of %d bytes", key, len(r.Value)))
 		}
 	}
-	return nil
+	if len(b.text)+text > maxText {
+		return errReason(fmt.Sprintf("link targets and extended attributes of more than %d bytes", maxText))
+	}
+	return b.room.take(2 * int64(text))
 }
 
 // xattrKey returns the name of the extended attribute in a PAX record. The
@@ -89,7 +94,7 @@ func (b *builder) link() (i int, err error) {
 			}
 			to[in] = in // being looked at
 			chain = append(chain, in)
-			entry, name := int(b.inodes[in].entry), b.target(in)
+			entry, name := int(b.inodes[in].entry), string(b.target(in))
 			target, ok, err := b.find(name)
 			if err == nil && !ok {
 				err = errReason(fmt.Sprintf("hard link to %.300q, which is not in the layer", name))
@@ -97,7 +102,7 @@ func (b *builder) link() (i int, err error) {
 			if err != nil {
 				return entry, err
 			}
-			in = b.names[target].inode
+			in = b.names.list[target].inode
 			if b.inodes[in].kind == kindDir {
 				return entry, errReason("hard link to a directory")
 			}
@@ -106,26 +111,27 @@ func (b *builder) link() (i int, err error) {
 			to[c] = in
 		}
 	}
-	for n := range b.names {
-		if in, ok := to[b.names[n].inode]; ok {
-			b.names[n].inode = in
+	for n := range b.names.list {
+		if in, ok := to[b.names.list[n].inode]; ok {
+			b.names.list[n].inode = in
 		}
 	}
 	return 0, nil
 }
 
 // layout numbers the names and writes the tree down.
-func (b *builder) layout() (*tree, error) {
+func (b *builder) layout() *tree {
 	kids := b.kids()
-	order := make([]uint32, 1, len(b.names)) // node to name, breadth first
-	t := &tree{nodes: make([]node, len(b.names))}
+	order := make([]uint32, 1, len(b.names.list)) // node to name, breadth first
+	t := &tree{nodes: make([]node, len(b.names.list))}
 	first := make([]uint32, len(b.inodes)) // inode to node, plus one
 	var arena strings.Builder
+	arena.Grow(len(b.names.text) + len(b.text) + b.opaques*len(opaqueTr+"y"))
 	for i := 0; i < len(order); i++ {
-		name := &b.names[order[i]]
+		name := &b.names.list[order[i]]
 		n := &t.nodes[i]
-		n.name, n.nameLen = uint32(arena.Len()), uint8(len(name.name))
-		arena.WriteString(name.name)
+		n.name, n.nameLen = uint32(arena.Len()), name.len
+		arena.Write(b.names.name(order[i]))
 		in := name.inode
 		if f := first[in]; f != 0 {
 			n.flags, n.data = flagAlias, int64(f-1)
@@ -146,11 +152,9 @@ func (b *builder) layout() (*tree, error) {
 			}
 		}
 	}
-	if arena.Len() > math.MaxUint32 {
-		return nil, fmt.Errorf("%w: names of %d bytes", ErrTOC, arena.Len())
-	}
 	t.arena = arena.String()
-	return t, nil
+	t.memory = int64(cap(t.nodes))*int64(unsafe.Sizeof(node{})) + int64(arena.Cap()) + int64(cap(t.xattrs))*int64(unsafe.Sizeof(xattr{}))
+	return t
 }
 
 // children is the names of each directory, sorted.
@@ -165,19 +169,20 @@ func (c *children) of(name uint32) []uint32 {
 
 // kids groups the names by directory.
 func (b *builder) kids() *children {
-	c := &children{start: make([]uint32, len(b.names)+1), names: make([]uint32, len(b.names)-1)}
-	for i := range b.names {
-		c.start[i+1] = c.start[i] + b.names[i].kids
+	list := b.names.list
+	c := &children{start: make([]uint32, len(list)+1), names: make([]uint32, len(list)-1)}
+	for i := range list {
+		c.start[i+1] = c.start[i] + list[i].kids
 	}
 	at := slices.Clone(c.start)
-	for i := 1; i < len(b.names); i++ {
-		p := b.names[i].parent
+	for i := 1; i < len(list); i++ {
+		p := list[i].parent
 		c.names[at[p]] = uint32(i)
 		at[p]++
 	}
-	for i := range b.names {
-		if b.names[i].kids > 1 {
-			slices.SortFunc(c.of(uint32(i)), func(x, y uint32) int { return cmp.Compare(b.names[x].name, b.names[y].name) })
+	for i := range list {
+		if list[i].kids > 1 {
+			slices.SortFunc(c.of(uint32(i)), func(x, y uint32) int { return bytes.Compare(b.names.name(x), b.names.name(y)) })
 		}
 	}
 	return c
@@ -191,8 +196,8 @@ func (b *builder) describe(in uint32, i int, e *ztoc.Entry) {
 	case ztoc.TypeReg:
 		f.data, f.size = e.Offset, e.Size
 	case ztoc.TypeSymlink, ztoc.TypeHardlink:
-		f.data, f.size = int64(b.text.Len()), int64(len(e.Linkname))
-		b.text.WriteString(e.Linkname)
+		f.data, f.size = int64(len(b.text)), int64(len(e.Linkname))
+		b.text = append(b.text, e.Linkname...)
 	case ztoc.TypeChar, ztoc.TypeBlock:
 		f.data = int64(e.Devminor&0xff | e.Devmajor<<8 | e.Devminor&^0xff<<12)
 	}
@@ -200,16 +205,17 @@ func (b *builder) describe(in uint32, i int, e *ztoc.Entry) {
 	ino.file, ino.entry, ino.xattrs = f, int32(i), uint32(len(b.xattrs))
 	for _, r := range e.PAX {
 		if key, ok := b.xattrKey(r.Key); ok {
-			b.xattrs = append(b.xattrs, newXattr(&b.text, in, key, r.Value))
+			b.xattrs = append(b.xattrs, xattr{node: in, key: uint32(len(b.text)), keyLen: uint32(len(key)), valLen: uint32(len(r.Value))})
+			b.text = append(append(b.text, key...), r.Value...)
 		}
 	}
 	ino.nxattr = uint32(len(b.xattrs)) - ino.xattrs
 }
 
 // target returns the target of the link in.
-func (b *builder) target(in uint32) string {
+func (b *builder) target(in uint32) []byte {
 	f := &b.inodes[in].file
-	return b.text.String()[f.data:][:f.size]
+	return b.text[f.data:][:f.size]
 }
 
 // setOwner sets what an extraction sets anew for each name of a file: its owner, mode and time.
@@ -227,7 +233,7 @@ func (n *node) setTime(t time.Time) {
 	}
 }
 
-// fill writes the file of an inode into node i.
+// fill writes the file of an inode into node i, and its strings into the arena.
 func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
 	ino := &b.inodes[in]
 	n := ino.file
@@ -235,33 +241,29 @@ func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
 	if ino.kind == kindDir {
 		n.nlink = 2
 	}
-	text := b.text.String()
 	if n.mode&syscall.S_IFMT == syscall.S_IFLNK {
 		n.data = int64(arena.Len())
-		arena.WriteString(b.target(in))
+		arena.Write(b.target(in))
 	}
 	if ino.opaque {
 		key := opaqueTr
 		if b.userxattr {
 			key = opaqueUs
 		}
-		t.xattrs = append(t.xattrs, newXattr(arena, i, key, "y"))
+		t.xattrs = append(t.xattrs, xattr{node: i, key: uint32(arena.Len()), keyLen: uint32(len(key)), valLen: 1})
+		arena.WriteString(key)
+		arena.WriteByte('y')
 	}
 	for _, x := range b.xattrs[ino.xattrs:][:ino.nxattr] {
-		t.xattrs = append(t.xattrs, newXattr(arena, i, text[x.key:][:x.keyLen], text[x.val:][:x.valLen]))
+		own := b.text[x.key:][:x.keyLen+x.valLen]
+		x.node, x.key = i, uint32(arena.Len())
+		t.xattrs = append(t.xattrs, x)
+		arena.Write(own)
 	}
 	if ino.opaque || ino.nxattr > 0 {
 		n.flags |= flagXattrs
 	}
 	t.nodes[i] = n
-}
-
-// newXattr returns an extended attribute of node i, whose strings it appends to arena.
-func newXattr(arena *strings.Builder, i uint32, key, value string) xattr {
-	at := uint32(arena.Len())
-	arena.WriteString(key)
-	arena.WriteString(value)
-	return xattr{node: i, key: at, keyLen: uint32(len(key)), val: at + uint32(len(key)), valLen: uint32(len(value))}
 }
 
 func typeBits(t ztoc.EntryType) uint16 {

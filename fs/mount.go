@@ -19,7 +19,6 @@ const (
 	fsType        = "fuse.rawBridge" // the incumbent's
 	maxBackground = 1024
 	maxRead       = 512 << 10
-	readAheadKiB  = 1024
 	staleMounts   = 64 // that may be stacked on the mount point
 	unmountWait   = 2 * time.Second
 )
@@ -53,9 +52,10 @@ func (f *FS) mount() error {
 		defer close(f.served)
 		f.server.serve()
 	}()
-	if err := f.setReadAhead(); err != nil {
+	if f.aheadPath, err = readAheadPath(f.dir); err != nil {
 		f.opts.Log.Warn("readahead not set, large reads will be slower", "mount", f.dir, "error", err)
 	}
+	f.setReadAhead()
 	return nil
 }
 
@@ -107,17 +107,6 @@ func (f *FS) clearStale() error {
 		return nil
 	}
 	return errors.New("too many stale mounts")
-}
-
-// setReadAhead has the kernel read ahead by more than the 128 KiB that are its
-// default. No request of the file system is needed to find out the device.
-func (f *FS) setReadAhead() error {
-	var stx unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, f.dir, unix.AT_STATX_DONT_SYNC, 0, &stx); err != nil {
-		return err
-	}
-	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", stx.Dev_major, stx.Dev_minor)
-	return os.WriteFile(path, []byte(fmt.Sprint(readAheadKiB)), 0)
 }
 
 // unmount takes the mount away and waits for the server. MNT_FORCE ends the

@@ -109,18 +109,12 @@ func TestMountEqualsExtraction(t *testing.T) {
 	if len(want) < 300 {
 		t.Errorf("only %d files compared", len(want))
 	}
-	ra, err := os.ReadFile(bdi(t, f.dir))
-	must(t, err)
-	if string(ra) != "1024\n" {
-		t.Errorf("readahead %q", ra)
-	}
 	if st := f.Stats(); st.Reads == 0 || st.Layers != 1 || st.ReadErrors+st.Panics != 0 {
 		t.Errorf("stats %+v", st)
 	}
 	must(t, l.Close())
 
-	var out []byte
-	out, err = exec.Command("findmnt", "-r", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "--mountpoint", f.dir).Output()
+	out, err := exec.Command("findmnt", "-r", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "--mountpoint", f.dir).Output()
 	must(t, err)
 	for _, opt := range []string{"soci fuse.rawBridge", "ro", "allow_other", "default_permissions"} {
 		if !strings.Contains(string(out), opt) {
@@ -133,13 +127,6 @@ func TestMountEqualsExtraction(t *testing.T) {
 			t.Errorf("mount options %q have %s", out, opt)
 		}
 	}
-}
-
-// bdi returns where the readahead of a mount is.
-func bdi(t *testing.T, dir string) string {
-	var stx unix.Statx_t
-	must(t, unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC, 0, &stx))
-	return fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", stx.Dev_major, stx.Dev_minor)
 }
 
 // TestOverlay stacks layers that replace, hide and whiten each other, and compares

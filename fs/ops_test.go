@@ -28,7 +28,7 @@ import (
 // mustRaw returns the FUSE face of a file system that is not mounted, with one layer in slot 5.
 func mustRaw(t testing.TB, toc []ztoc.Entry) *raw {
 	t.Helper()
-	tr, err := newTree(entries(toc), layerSize, false)
+	tr, err := newTree(entries(toc), layerSize, false, plenty())
 	must(t, err)
 	f := &FS{opts: Options{Log: slog.New(slog.DiscardHandler)}, done: make(chan struct{})}
 	l := &layer{name: "l", slot: 5, tree: tr}

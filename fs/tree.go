@@ -38,7 +38,8 @@ const (
 
 // xattr is one extended attribute, its strings in the arena.
 type xattr struct {
-	node, key, keyLen, val, valLen uint32
+	node                uint32
+	key, keyLen, valLen uint32 // the value is behind the key
 }
 
 // tree is the immutable file tree of one layer. Node 0 is its root. The children of
@@ -48,6 +49,9 @@ type tree struct {
 	nodes  []node
 	arena  string
 	xattrs []xattr // by node
+
+	implied []string // what Implied returns
+	memory  int64    // bytes that all this takes
 }
 
 // dirSize is the st_size of directories.
@@ -103,7 +107,7 @@ func (t *tree) attrs(i uint32) []xattr {
 }
 
 func (t *tree) key(x xattr) string   { return t.arena[x.key:][:x.keyLen] }
-func (t *tree) value(x xattr) string { return t.arena[x.val:][:x.valLen] }
+func (t *tree) value(x xattr) string { return t.arena[x.key+x.keyLen:][:x.valLen] }
 
 // attr fills in the attributes of node i, but for its inode number.
 func (t *tree) attr(i uint32, a *fuse.Attr) {

@@ -26,6 +26,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// plenty is all the memory there is.
+func plenty() *loan { return &loan{from: &budget{max: 1 << 40}} }
+
 // Short entries for tables. The offset of a file is the number that names its bytes.
 func file(name string, off int64) ztoc.Entry {
 	return ztoc.Entry{Name: name, Type: ztoc.TypeReg, Mode: 0o644, Offset: off, Size: 10}
@@ -107,7 +110,7 @@ type cutTOC struct{ entries }
 func (t cutTOC) Entries() iter.Seq2[int, ztoc.Entry] { return slices.All(t.entries[:1]) }
 
 func TestTreeCut(t *testing.T) {
-	if _, err := newTree(cutTOC{entries{file("a", 1), file("b", 2)}}, layerSize, false); !errors.Is(err, ErrTOC) || !strings.Contains(err.Error(), "1 of 2") {
+	if _, err := newTree(cutTOC{entries{file("a", 1), file("b", 2)}}, layerSize, false, plenty()); !errors.Is(err, ErrTOC) || !strings.Contains(err.Error(), "1 of 2") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -146,7 +149,7 @@ func TestTree(t *testing.T) {
 			"/ d755\n/a 1 security.capability=\x01 user.b="},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tr, err := newTree(entries(c.toc), layerSize, false)
+			tr, err := newTree(entries(c.toc), layerSize, false, plenty())
 			must(t, err)
 			if got := draw(tr); got != c.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
@@ -162,7 +165,7 @@ func TestTreeLinkAttributes(t *testing.T) {
 	target.UID, target.ModTime = 1, time.Unix(10, 1)
 	last.UID, last.GID, last.Mode, last.ModTime = 2, 3, 0o4755, time.Unix(20, 2)
 	old.ModTime = time.Unix(-1, 5)
-	tr, err := newTree(entries{target, link("x", "a"), last, old}, layerSize, false)
+	tr, err := newTree(entries{target, link("x", "a"), last, old}, layerSize, false, plenty())
 	must(t, err)
 	for name, want := range map[string]fuse.Attr{
 		"a": {Mode: unix.S_IFREG | 0o4755, Mtime: 20, Mtimensec: 2, Owner: fuse.Owner{Uid: 2, Gid: 3}},
@@ -183,7 +186,7 @@ func TestTreeLinkAttributes(t *testing.T) {
 
 func TestTreeUserXattr(t *testing.T) {
 	toc := []ztoc.Entry{{Name: "d", Type: ztoc.TypeDir, PAX: []ztoc.Record{{Key: "SCHILY.xattr.user.overlay.redirect", Value: "/"}}}, file("d/.wh..wh..opq", 1)}
-	tr, err := newTree(entries(toc), layerSize, true)
+	tr, err := newTree(entries(toc), layerSize, true, plenty())
 	must(t, err)
 	if got, want := draw(tr), "/ d755 x3\n/d d0 user.overlay.opaque=y"; got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -250,7 +253,7 @@ func TestTreeRefuses(t *testing.T) {
 		}),
 		"implied directories": bomb,
 	} {
-		tr, err := newTree(entries(toc), layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false, plenty())
 		var ee *EntryError
 		if !errors.Is(err, ErrTOC) || !errors.As(err, &ee) || ee.Name != toc[ee.Entry].Name {
 			t.Errorf("%s: error %v", name, err)
@@ -263,7 +266,7 @@ func TestTreeRefuses(t *testing.T) {
 
 // TestTreeNumbers pins the numbers of nodes, which running kernels remember.
 func TestTreeNumbers(t *testing.T) {
-	tr, err := newTree(entries{file("z", 1), file("d/b", 2), link("a", "z"), file("d/a/x", 3), dir("c"), file("d/.wh.c", 4)}, layerSize, false)
+	tr, err := newTree(entries{file("z", 1), file("d/b", 2), link("a", "z"), file("d/a/x", 3), dir("c"), file("d/.wh.c", 4)}, layerSize, false, plenty())
 	must(t, err)
 	var got []string
 	for i := range tr.nodes {
@@ -286,12 +289,16 @@ func FuzzTree(f *testing.F) {
 			name, to, _ := strings.Cut(l[1:], "|")
 			toc = append(toc, ztoc.Entry{Name: name, Linkname: to, Type: ztoc.EntryType(l[0] - '0'), Offset: int64(i), Size: 1, ModTime: time.Unix(int64(i), 0)})
 		}
-		tr, err := newTree(entries(toc), layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false, plenty())
 		if err != nil {
 			if !errors.Is(err, ErrTOC) {
 				t.Errorf("untyped error %v", err)
 			}
 			return
+		}
+		all := Implied(entries(toc)) // what was replaced later included
+		if !slices.IsSorted(tr.implied) || slices.ContainsFunc(tr.implied, func(p string) bool { return !slices.Contains(all, p) }) {
+			t.Errorf("implied %q, of %q", tr.implied, all)
 		}
 		if s := draw(tr); strings.Contains(s, "NOT FOUND") {
 			t.Errorf("unsorted:\n%s", s)
@@ -331,16 +338,15 @@ func BenchmarkTreeBuild(b *testing.B) {
 	toc := bigTOC(100_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		tr, err := newTree(entries(toc), layerSize, false)
+		tr, err := newTree(entries(toc), layerSize, false, plenty())
 		must(b, err)
-		kept := 56*cap(tr.nodes) + len(tr.arena) + 20*cap(tr.xattrs)
-		b.ReportMetric(float64(kept)/float64(len(toc)), "kept-B/file")
+		b.ReportMetric(float64(tr.memory)/float64(len(toc)), "kept-B/file")
 	}
 }
 
 func BenchmarkTreeLookup(b *testing.B) {
 	toc := bigTOC(100_000)
-	tr, err := newTree(entries(toc), layerSize, false)
+	tr, err := newTree(entries(toc), layerSize, false, plenty())
 	must(b, err)
 	d := uint32(0)
 	for _, c := range []string{"usr", "lib", "python3", "dist-packages"} {
@@ -366,7 +372,7 @@ var dirNames = slices.Collect(func(yield func(string) bool) {
 })
 
 func BenchmarkReadDirPlus(b *testing.B) {
-	tr, err := newTree(entries(bigTOC(100_000)), layerSize, false)
+	tr, err := newTree(entries(bigTOC(100_000)), layerSize, false, plenty())
 	must(b, err)
 	f := &FS{}
 	l := &layer{name: "l", slot: 1, tree: tr}
