@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +50,12 @@ func child(verb string, args []string) error {
 		}
 		_, err = unix.Pread(fd, make([]byte, 4096), 0)
 		return err
+	case "crowd": // so many threads read without the page cache, each a page
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return crowd(args[0], n)
 	case "daemon": // mounts, and waits to be killed
 		f, err := Mount(args[0], Options{StateDir: args[1]})
 		if err != nil {
@@ -75,6 +83,31 @@ func child(verb string, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown verb %q", verb)
+}
+
+// crowd reads n pages of a file at once, past the page cache, and prints their digests.
+func crowd(path string, n int) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	sums := make([]string, n)
+	var g errgroup.Group
+	for i := range n {
+		g.Go(func() error {
+			b := make([]byte, 4096)
+			if _, err := unix.Pread(fd, b, int64(i)*4096); err != nil {
+				return fmt.Errorf("page %d: %w", i, err)
+			}
+			sums[i] = fmt.Sprintf("%x", sha256.Sum256(b))
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	fmt.Println(strings.Join(sums, "\n"))
+	return nil
 }
 
 // command returns a child process.

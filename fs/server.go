@@ -239,6 +239,7 @@ func (s *server) splice(w *worker, x ref, in *fuse.ReadIn, n int) bool {
 	}
 	s.check(w.pipe.send(s.dev, headerSize+n))
 	s.f.stats.reads.Add(1)
+	s.f.stats.spliced.Add(1)
 	s.f.stats.bytes.Add(int64(n))
 	return true
 }

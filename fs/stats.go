@@ -9,7 +9,8 @@ type Stats struct {
 	Layers      int   // attached
 	Held        int   // detached, but still in use
 	Reads       int64 // READ requests since Mount
-	BytesRead   int64 // by them
+	Spliced     int64 // of them answered with pages of the layer's file, without copying them
+	BytesRead   int64 // by all of them
 	ReadErrors  int64 // of them answered with EIO
 	Interrupted int64 // of them ended because the reader was killed
 	Panics      int64 // requests that panicked and were answered with EIO
@@ -18,7 +19,7 @@ type Stats struct {
 
 // counters are the atomics behind Stats.
 type counters struct {
-	reads, bytes, errors, interrupted, panics atomic.Int64
+	reads, spliced, bytes, errors, interrupted, panics atomic.Int64
 }
 
 // Stats returns the counters.
@@ -28,6 +29,7 @@ func (f *FS) Stats() Stats {
 		Layers:      len(t.names),
 		Held:        len(t.slots) - len(t.names),
 		Reads:       f.stats.reads.Load(),
+		Spliced:     f.stats.spliced.Load(),
 		BytesRead:   f.stats.bytes.Load(),
 		ReadErrors:  f.stats.errors.Load(),
 		Interrupted: f.stats.interrupted.Load(),
