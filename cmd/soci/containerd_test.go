@@ -149,6 +149,7 @@ func nodeCommands() map[string]func(ts *testscript.TestScript, neg bool, args []
 		"referrer":    referrer,
 		"awaitstuck":  awaitStuck,
 		"imagelabel":  imageLabel,
+		"learn":       learn,
 	}
 	for name, f := range commands {
 		all[name] = f

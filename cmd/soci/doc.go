@@ -13,6 +13,7 @@
 //	soci ztoc build LAYER -o ZTOC        make the zTOC of one layer file, without containerd
 //	soci ztoc verify ZTOC|IMAGE          check zTOCs against their layers
 //	soci prefetch list|ls, info
+//	soci prefetch record IMAGE [DEST]    attach what starts of an image read on this node to its index
 //	soci image rpull IMAGE               pull an image into containerd, its layers lazily
 //
 // Flags, output and artifacts.db are those of the incumbent, so that scripts
@@ -56,6 +57,9 @@
 //   - ztoc build writes all of its outputs or none.
 //   - ztoc verify goes on behind a bad zTOC, and prints what is wrong to standard output,
 //     where the good ones are.
+//   - prefetch record reads what the snapshotter has learnt from its root directory, which needs no
+//     running snapshotter; both have the same default for it. It changes an index as little as can be,
+//     and needs none of the image's layers.
 //   - get-file follows symbolic links from where they are, and prefers the last of
 //     several entries of a name, as tar does. The file has the permissions of the entry.
 //   - Progress bars go to standard error, and only if that is a terminal:

@@ -67,7 +67,7 @@ func newApp() *cli.Command {
 			group("ztoc", "manage zTOCs",
 				ztocListCommand(), ztocInfoCommand(), ztocGetFileCommand(), ztocBuildCommand(), ztocVerifyCommand()),
 			group("prefetch", "manage prefetch artifacts",
-				prefetchListCommand(), prefetchInfoCommand()),
+				prefetchListCommand(), prefetchInfoCommand(), prefetchRecordCommand()),
 			group("image", "manage images",
 				rpullCommand()),
 		},
