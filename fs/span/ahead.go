@@ -6,19 +6,28 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
 
 const (
-	heads    = 16        // sequential readers of a layer that are told apart
-	skipBack = 1 << 20   // reads of one readahead of the kernel overtake one another
-	skipOver = 256 << 10 // mapped files are read with small gaps
+	heads    = 16      // sequential readers of a layer that are told apart
+	skipBack = 1 << 20 // reads of one readahead of the kernel overtake one another
+	skipOver = 1 << 20 // and mapped files are read with gaps
 	minRun   = 256 << 10
 	minAhead = 256 << 10
 	maxAhead = 32 << 20
 	// firstAhead is the limit before anything is known of a layer's readers.
 	firstAhead = 16 << 20
+
+	// Of the reads that an "import torch" makes of a layer with spans of 512 KiB, by
+	// mapping and with 5 ms to the registry, these save a third of the requests and
+	// a quarter of the waits, for a tenth more bytes.
+	minGuess   = 16 << 10 // bytes of a read: databases read less, at random
+	minGuessed = 1 << 20
+	maxGuessed = 2 << 20
+	freeGuess  = 1 << 20 // compressed bytes that may be wrong before anything is known
 )
 
 // streams finds readers that go through a layer in order. All offsets are
@@ -48,8 +57,7 @@ type head struct {
 func (s *streams) observe(zi *ztoc.ZInfo, off, n, end int64) (from, to int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.from < s.to {
-		from, to = s.from, s.to
+	if from, to = s.from, s.to; from < to {
 		s.from, s.to = 0, 0
 		return from, to // by the read that was told to come this way
 	}
@@ -62,8 +70,8 @@ func (s *streams) observe(zi *ztoc.ZInfo, off, n, end int64) (from, to int) {
 	h.used = s.clock
 	if off >= h.end {
 		h.files++
-		h.end = end
 	}
+	h.end = end
 	if read := off + n - h.next; read > 0 {
 		h.run += min(read, n)
 		h.next = off + n
@@ -123,7 +131,7 @@ func (s *streams) replace(zi *ztoc.ZInfo, h head) {
 	}
 	if last.ahead > 0 {
 		unused := zi.Spans[last.asked-1].Out.End() - last.next
-		if unused > last.ahead/2 {
+		if unused > last.ahead/4 {
 			s.limit = max(s.limit/2, minAhead)
 		} else {
 			s.limit = min(s.limit*2, maxAhead)
@@ -141,14 +149,77 @@ func (l *Layer) readAhead(ctx context.Context, from, to int) {
 	}
 }
 
+// ahead notes a read of [off, off+n), in the spans first to last, in a file that ends
+// at end, and returns the spans [from, to) to read ahead.
+func (l *Layer) ahead(off, n, end int64, first, last int) (from, to int) {
+	if l.missing.Load() == 0 {
+		return 0, 0
+	}
+	if from, to = l.streams.observe(l.zi, off, n, end); from < to {
+		return from, to
+	}
+	return l.guess(n, end, first, last)
+}
+
+// guess returns the spans behind a read that touches a span for the first time.
+// What is read by mapping, which is what libraries are, jumps about, but not far:
+// every second span is wanted soon, and comes with the same request. Small reads
+// do not, and if guesses are wrong there are no more until others were right.
+func (l *Layer) guess(n, end int64, first, last int) (from, to int) {
+	g := &l.guesses
+	if n < minGuess || l.touched.all(first, last) ||
+		g.made.Load()-g.right.Load() > freeGuess+g.demanded.Load()/4 {
+		return 0, 0
+	}
+	var before int64
+	for i := first - 1; i >= 0 && before < maxGuessed && l.touched.has(i); i-- {
+		before += l.zi.Spans[i].Out.Len
+	}
+	window := min(max(before, minGuessed), maxGuessed)
+	for from, to = last+1, last+1; to < len(l.zi.Spans); to++ {
+		out := l.zi.Spans[to].Out
+		if out.Off >= end || out.End()-l.zi.Spans[last].Out.End() > window {
+			break
+		}
+		if l.spans[to].Load() == absent && g.bits.set(to) {
+			g.made.Add(l.zi.Spans[to].In.Len)
+		}
+	}
+	return from, to
+}
+
+// guesses is what came of guess, in compressed bytes.
+type guesses struct {
+	bits                  bitmap // spans that were guessed
+	made, right, demanded atomic.Int64
+}
+
+// touch notes that readers ask for the spans first to last.
+func (l *Layer) touch(first, last int) {
+	for i := first; i <= last; i++ {
+		if !l.touched.note(i) {
+			continue
+		}
+		n := l.zi.Spans[i].In.Len
+		l.guesses.demanded.Add(n)
+		if l.guesses.bits.has(i) {
+			l.guesses.right.Add(n)
+		}
+	}
+}
+
 // passive notes a read of present bytes that does not come through ReadFile. It
-// returns false if it had better, as there is something to be read ahead.
-func (l *Layer) passive(off, n, end int64) bool {
+// returns false if it had better: there may be something to be read ahead.
+func (l *Layer) passive(off, n, end int64, first, last int) bool {
 	if l.wrong.Load() != nil {
 		return false
 	}
 	if l.missing.Load() == 0 {
+		l.touch(first, last)
 		return true
+	}
+	if !l.touched.all(first, last) {
+		return false
 	}
 	from, to := l.streams.observe(l.zi, off, n, end)
 	if from < to {

@@ -25,7 +25,8 @@ func (l *Layer) Extent(off, n, end int64) (Extent, bool) {
 	if !ok || !l.enter() {
 		return Extent{}, false
 	}
-	if !l.present(l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)) || !l.passive(off, n, end) {
+	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	if !l.present(first, last) || !l.passive(off, n, end, first, last) {
 		l.leave()
 		return Extent{}, false
 	}

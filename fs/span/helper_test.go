@@ -37,7 +37,6 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	s.mu.Lock()
 	i := len(s.reqs)
 	s.reqs = append(s.reqs, ztoc.Range{Off: off, Len: n})
-	s.open++
 	s.mu.Unlock()
 	if off < 0 || n <= 0 || n > s.Size()-off {
 		return nil, errors.New("outside of the blob")
@@ -46,10 +45,12 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	if s.hook != nil {
 		p = bytes.Clone(p)
 		if err := s.hook(ctx, i, p, off); err != nil {
-			s.closed()
 			return nil, err
 		}
 	}
+	s.mu.Lock()
+	s.open++
+	s.mu.Unlock()
 	return &sourceBody{s: s, ctx: ctx, r: bytes.NewReader(p), off: off}, nil
 }
 

@@ -36,6 +36,7 @@ type Layer struct {
 	missing  atomic.Int64    // spans that are not present
 	touched  touched
 	streams  streams
+	guesses  guesses
 	stats    counters
 
 	handles int // guarded by Store.mu
@@ -91,7 +92,8 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		disk:     d,
 		spans:    make([]atomic.Uint32, len(zi.Spans)),
 		sums:     sums,
-		touched:  newTouched(len(zi.Spans)),
+		touched:  touched{bits: newBitmap(len(zi.Spans))},
+		guesses:  guesses{bits: newBitmap(len(zi.Spans))},
 		streams:  streams{limit: firstAhead},
 		handles:  1,
 		idle:     make(chan struct{}),
@@ -142,10 +144,8 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
 		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, *wrong)
 	}
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
-	from, to := 0, 0
-	if l.missing.Load() > 0 {
-		from, to = l.streams.observe(l.zi, off, n, end)
-	}
+	from, to := l.ahead(off, n, end, first, last)
+	l.touch(first, last)
 	if l.present(first, last) && l.disk.read(p, off) == nil {
 		if from < to {
 			l.readAhead(ctx, from, to)
@@ -157,10 +157,8 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
 	return nil
 }
 
-// present reports whether the spans first to last are on disk and checked. It
-// takes them as read.
+// present reports whether the spans first to last are on disk and checked.
 func (l *Layer) present(first, last int) bool {
-	l.touched.note(first, last)
 	for i := first; i <= last; i++ {
 		if l.spans[i].Load() != present {
 			return false

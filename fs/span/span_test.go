@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -307,51 +306,6 @@ func TestCancel(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, l.Close())
-}
-
-// TestStorm has readers come, go and be cancelled on a source that fails, lies
-// and dawdles; whoever gets bytes gets the right ones.
-func TestStorm(t *testing.T) {
-	d := gzipLayer(t, 16<<10)
-	src := d.source()
-	src.hook = func(ctx context.Context, n int, p []byte, _ int64) error {
-		switch n % 7 {
-		case 2:
-			return errors.New("boom")
-		case 4:
-			p[0] ^= 1
-		}
-		return ctx.Err()
-	}
-	dir := t.TempDir()
-	for round := range 3 {
-		s, err := Open(dir, Options{MaxFetch: 64 << 10, MaxMemory: 300 << 10, Decoders: 2})
-		must(t, err)
-		l := mustLayer(t, s, d, src)
-		var wg sync.WaitGroup
-		for g := range 16 {
-			wg.Go(func() {
-				r := rand.New(rand.NewPCG(uint64(round), uint64(g)))
-				for range 100 {
-					ctx, cancel := context.WithCancel(t.Context())
-					if r.IntN(3) == 0 {
-						go cancel()
-					}
-					off := r.Int64N(int64(len(d.plain)))
-					p := make([]byte, r.Int64N(min(int64(len(d.plain))-off, 100_000)+1))
-					if err := l.ReadAt(ctx, p, off); err == nil && !bytes.Equal(p, d.plain[off:off+int64(len(p))]) {
-						t.Errorf("wrong bytes at %d", off)
-					}
-					cancel()
-				}
-			})
-		}
-		wg.Wait()
-		must(t, s.Close())
-		if round == 1 {
-			must(t, os.Truncate(dataPath(dir), int64(len(d.plain)/2)))
-		}
-	}
 }
 
 func BenchmarkReadAt(b *testing.B) {

@@ -12,31 +12,48 @@ import (
 // maxTouched bounds what Touched remembers.
 const maxTouched = 64 << 10
 
+// bitmap is a set of spans.
+type bitmap []atomic.Uint64
+
+func newBitmap(spans int) bitmap { return make(bitmap, (spans+63)/64) }
+
+func (b bitmap) has(i int) bool { return b[i/64].Load()&(1<<(i%64)) != 0 }
+
+// set reports whether i was not in the set.
+func (b bitmap) set(i int) bool { return b[i/64].Or(1<<(i%64))&(1<<(i%64)) == 0 }
+
 // touched is the order in which readers first asked for spans.
 type touched struct {
-	bits []atomic.Uint64 // by span
+	bits bitmap
 
 	mu    sync.Mutex // guards what follows
 	order []int32
 }
 
-func newTouched(spans int) touched { return touched{bits: make([]atomic.Uint64, (spans+63)/64)} }
+// has reports whether a reader has asked for span i.
+func (t *touched) has(i int) bool { return t.bits.has(i) }
 
-// has reports whether a span has been noted.
-func (t *touched) has(i int) bool { return t.bits[i/64].Load()&(1<<(i%64)) != 0 }
-
-// note notes the spans first to last.
-func (t *touched) note(first, last int) {
+// all reports whether readers have asked for all of the spans first to last.
+func (t *touched) all(first, last int) bool {
 	for i := first; i <= last; i++ {
-		if t.has(i) || t.bits[i/64].Or(1<<(i%64))&(1<<(i%64)) != 0 {
-			continue
+		if !t.has(i) {
+			return false
 		}
-		t.mu.Lock()
-		if len(t.order) < maxTouched {
-			t.order = append(t.order, int32(i))
-		}
-		t.mu.Unlock()
 	}
+	return true
+}
+
+// note notes that a reader asks for span i, and reports whether it is the first.
+func (t *touched) note(i int) bool {
+	if t.has(i) || !t.bits.set(i) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.order) < maxTouched {
+		t.order = append(t.order, int32(i))
+	}
+	return true
 }
 
 // Touched returns the uncompressed ranges of the spans that readers have asked for
