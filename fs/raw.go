@@ -4,6 +4,7 @@ package fs
 
 import (
 	"slices"
+	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -135,7 +136,8 @@ func (r *raw) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status
 	if x.node().mode&unix.S_IFMT != unix.S_IFLNK {
 		return nil, fuse.EINVAL
 	}
-	return []byte(x.l.tree.target(x.node())), fuse.OK
+	target := x.l.tree.target(x.node())
+	return unsafe.Slice(unsafe.StringData(target), len(target)), fuse.OK // go-fuse copies it into the reply
 }
 
 // Open tells the kernel to do without it, which also keeps cached pages.
