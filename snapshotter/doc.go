@@ -80,7 +80,7 @@
 //   - Every lazy layer is completed in the background, two at a time: one that fetches and one
 //     that verifies. Who comes first on the line is for fs/span to say. An error puts a
 //     layer off, for 5 s to 5 min, and never ends its fill.
-//   - A complete layer has its diffID or is condemned: its reads fail from then on (EIO), it is
+//   - A complete layer has its diffID and the table of contents of its tar, or is condemned: its reads fail from then on (EIO), it is
 //     taken off the mount and off the disk, and that zTOC of that layer is not used again. Pulled
 //     anew, the layer is served with another zTOC or unpacked. What the
 //     kernel has in its page cache of it, running containers go on to see. That a

@@ -238,12 +238,14 @@ type fakeMount struct {
 
 	mu       sync.Mutex
 	attached map[string]bool
+	implied  map[string][]string
 	closed   bool
 	err      error  // of Attach, if not nil
 	errOf    string // the name that err is of; "" means all
 }
 
-func (f *fakeMount) Attach(name string, _ fs.TOC, _ *span.Layer) (string, error) {
+func (f *fakeMount) Attach(name string, toc fs.TOC, _ *span.Layer) (string, error) {
+	implied := fs.Implied(toc)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil && (f.errOf == "" || f.errOf == name) {
@@ -253,11 +255,18 @@ func (f *fakeMount) Attach(name string, _ fs.TOC, _ *span.Layer) (string, error)
 		return "", fmt.Errorf("attach %s: twice, or closed", name)
 	}
 	f.attached[name] = true
+	f.implied[name] = implied
 	path := filepath.Join(f.dir, name)
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return "", err
 	}
 	return path, os.WriteFile(filepath.Join(path, "name"), []byte(name), 0o644)
+}
+
+func (f *fakeMount) Implied(name string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.implied[name]
 }
 
 func (f *fakeMount) Detach(name string) error {
@@ -288,11 +297,10 @@ func (f *fakeMount) names() int {
 func fakePorts(t testing.TB, root string, m *memory) ports {
 	t.Helper()
 	spans := must(span.Open(spansDir(root), span.Options{}))(t)
-	return ports{
-		mount: &fakeMount{dir: filepath.Join(root, "snapshotter", "mnt"), attached: make(map[string]bool)},
-		spans: spans,
-		repos: m.repos,
+	mount := &fakeMount{
+		dir: filepath.Join(root, "snapshotter", "mnt"), attached: make(map[string]bool), implied: make(map[string][]string),
 	}
+	return ports{mount: mount, unmount: mount.Close, spans: spans, repos: m.repos}
 }
 
 // manifest is an OCI image manifest of config and layers.

@@ -82,6 +82,7 @@ type fill struct {
 	diffID   digest.Digest // "" if it is not known
 	verified bool          // it had its diffID once
 	data     completer
+	check    func(ctx context.Context) error // of all but the diffID; the error matches errMismatch if it is wrong
 	added    time.Time
 	retry    time.Duration // how long the next one waits
 }
@@ -181,7 +182,7 @@ func (s *fills) complete(ctx context.Context, f *fill) {
 	s.tell(c)
 }
 
-// verify fetches a layer to its end and compares it with its diffID.
+// verify fetches a layer to its end and compares it with its diffID, and its TOC with it.
 func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 	if err := f.data.Fill(ctx); err != nil {
 		return Failed, err
@@ -197,7 +198,13 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 		return Failed, err
 	}
 	if got := digest.NewDigestFromBytes(digest.SHA256, sum[:]); got != f.diffID {
-		return Mismatch, fmt.Errorf("diffID is %s, not %s: %w", got, f.diffID, errMismatch)
+		return Mismatch, fmt.Errorf("%w: diffID is %s, not %s", errMismatch, got, f.diffID)
+	}
+	switch err := f.check(ctx); {
+	case errors.Is(err, errMismatch):
+		return Mismatch, err
+	case err != nil:
+		return Failed, err
 	}
 	return Verified, nil
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // fakeLayer is a completer of these bytes.
@@ -42,6 +46,9 @@ func newFills(t *testing.T, opts Background) (*fills, chan Completion, chan time
 	return s, told, clock
 }
 
+// sound finds nothing wrong with a TOC.
+func sound(context.Context) error { return nil }
+
 // TestFills holds what becomes of layers of every kind.
 func TestFills(t *testing.T) {
 	ok := func(context.Context) error { return nil }
@@ -53,11 +60,16 @@ func TestFills(t *testing.T) {
 		{"right", fill{diffID: digest.FromString("x")}, Verified},
 		{"verified before", fill{diffID: digest.FromString("y"), verified: true}, Verified},
 		{"wrong", fill{diffID: digest.FromString("y")}, Mismatch},
+		{"TOC wrong", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errMismatch }}, Mismatch},
+		{"TOC not there", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errInjected }}, Failed},
 		{"diffID not known", fill{}, Unverifiable},
 		{"diffID of another kind", fill{diffID: digest.SHA512.FromString("x")}, Unverifiable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, told, _ := newFills(t, Background{})
+			if c.fill.check == nil {
+				c.fill.check = sound
+			}
 			c.fill.layer, c.fill.data = digest.FromString(c.name), &fakeLayer{ok, "x"}
 			s.add(&c.fill)
 			if got := <-told; got.Result != c.result || got.Layer != c.fill.layer || errors.Is(got.Err, errMismatch) != (c.result == Mismatch) {
@@ -84,7 +96,7 @@ func TestFills(t *testing.T) {
 func TestFillRetry(t *testing.T) {
 	s, told, clock := newFills(t, Background{})
 	tries := 0
-	s.add(&fill{diffID: digest.FromString("x"), data: &fakeLayer{func(context.Context) error {
+	s.add(&fill{diffID: digest.FromString("x"), check: sound, data: &fakeLayer{func(context.Context) error {
 		if tries++; tries < 3 {
 			return errInjected
 		}
@@ -241,6 +253,32 @@ func TestCondemned(t *testing.T) {
 	}
 	if n := f.entries("soci", "layers"); n != 0 {
 		t.Errorf("%d states are left", n)
+	}
+}
+
+// TestLyingTOC holds that a layer whose table of contents is not its tar's is condemned, and
+// served with its other zTOC if it has one.
+func TestLyingTOC(t *testing.T) {
+	i := compactImage(t)
+	layer := i.manifest.Layers[0].Digest
+	z := must(ztoc.Unmarshal(must(i.m.get(i.index.Layers[0].Digest))(t)))(t)
+	n := slices.IndexFunc(z.TOC, func(e ztoc.Entry) bool { return e.Type == ztoc.TypeReg && e.Size > 0 })
+	z.TOC[n].Mode |= 0o4000
+	p := must(z.Marshal())(t)
+	i.bindIndex(t, as(i.index.Layers[2], index.MediaTypeZTOC, layer), as(i.m.put("", p), index.MediaTypeCompact, layer)) // the formats are told by content
+	opts, told := completions()
+	f := newFixture(t, i.m, opts)
+	f.mustPrepare(i, 0, Lazy)
+	c := <-told
+	if c.Result != Mismatch || !strings.Contains(fmt.Sprint(c.Err), "mode is") {
+		t.Fatalf("completion %+v", c)
+	}
+	must(f.Prepare(testContext(t), "container", i.chains[0].String()))(t) // repairs
+	if c := <-told; c.Result != Verified {
+		t.Errorf("completion %+v", c)
+	}
+	if l := f.Layers(); len(l) != 1 || !l[0].Verified {
+		t.Errorf("layers %+v", l)
 	}
 }
 

@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -18,8 +19,8 @@ import (
 // mounter is the node's one mount. *fs.FS satisfies it.
 type mounter interface {
 	Attach(name string, toc fs.TOC, data *span.Layer) (string, error)
+	Implied(name string) []string
 	Detach(name string) error
-	Close() error
 }
 
 // spanStore is where spans live. *span.Store satisfies it.
@@ -31,11 +32,13 @@ type spanStore interface {
 
 // layers is the set of the node's lazily served layers.
 type layers struct {
-	states stateDir
-	mount  mounter
-	spans  spanStore
-	repos  repositories
-	fills  *fills
+	states   stateDir
+	mount    mounter
+	unmount  func() error
+	spans    spanStore
+	spansDir string // of spans
+	repos    repositories
+	fills    *fills
 
 	mu sync.Mutex
 	m  map[string]*layer // by layer key; guarded by mu
@@ -193,8 +196,11 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (string, error) {
 		return "", local(openReason(err), errors.Join(err, data.Close()))
 	}
 	l.path, l.src, l.data, l.zinfo = path, src, data, z.ZInfo()
-	l.implied, l.format = fs.Implied(z), z.Format()
-	s.fills.add(&fill{key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data})
+	l.implied, l.format = s.mount.Implied(l.key), z.Format()
+	s.fills.add(&fill{
+		key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data,
+		check: func(ctx context.Context) error { return s.checkTOC(ctx, l.key) },
+	})
 	return path, nil
 }
 
@@ -270,7 +276,7 @@ func differ(a, b digest.Digest) bool {
 
 // close ends the serving of all layers and keeps their state.
 func (s *layers) close() error {
-	errs := []error{s.mount.Close()}
+	errs := []error{s.unmount()}
 	s.mu.Lock()
 	all := make([]*layer, 0, len(s.m))
 	for _, l := range s.m {

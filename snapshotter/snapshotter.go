@@ -146,9 +146,10 @@ type overlaySnapshotter interface {
 
 // ports are the parts that tests replace.
 type ports struct {
-	mount mounter
-	spans spanStore
-	repos repositories
+	mount   mounter
+	unmount func() error
+	spans   spanStore
+	repos   repositories
 }
 
 // New opens the snapshotter at opts.Root, mounts its file system and restores
@@ -190,7 +191,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	undo = append(undo, m.Close)
-	return newSnapshotter(ctx, opts, ms, ports{mount: m, spans: spans, repos: registryRepositories(opts.Registry)})
+	return newSnapshotter(ctx, opts, ms, ports{mount: m, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
 }
 
 // openMetadata opens the metadata store, which nobody else may have open after wait.
@@ -277,9 +278,10 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		opts:   opts,
 		remote: make(map[string]*remoteSnapshot),
 		layers: &layers{
-			states: stateDir(states), mount: p.mount, spans: p.spans, repos: p.repos,
-			m:     make(map[string]*layer),
-			fills: &fills{opts: opts.Background, tasks: t, log: opts.Log, tell: opts.OnCompletion, after: time.After},
+			states: stateDir(states), mount: p.mount, unmount: p.unmount, spans: p.spans, repos: p.repos,
+			spansDir: spansDir(opts.Root),
+			m:        make(map[string]*layer),
+			fills:    &fills{opts: opts.Background, tasks: t, log: opts.Log, tell: opts.OnCompletion, after: time.After},
 		},
 		images: &images{
 			repos: p.repos, workers: opts.Workers, timeout: opts.LookupTimeout,

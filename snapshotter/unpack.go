@@ -14,9 +14,10 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	continuity "github.com/containerd/continuity/fs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // zstdMemory bounds the window a zstd layer may ask for, in bytes. Layers are
@@ -44,15 +45,14 @@ func unpack(ctx context.Context, b blob, diffID digest.Digest, to destination) (
 		return snapshots.Usage{}, err
 	}
 	defer r.Close()
-	plain, done, err := decompress(r)
+	plain, err := decompress(ctx, r)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
-	defer done()
-	ahead := startReader(plain)
-	defer ahead.stop(cancel)
+	defer plain.Close()
+	defer cancel()
 	sum := diffID.Algorithm().Digester()
-	layer := &counter{r: io.TeeReader(ahead, sum.Hash())}
+	layer := &counter{r: io.TeeReader(plain, sum.Hash())}
 	opts := []archive.ApplyOpt{archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)}
 	if len(to.parents) > 0 {
 		opts = append(opts, archive.WithParents(to.parents))
@@ -66,7 +66,7 @@ func unpack(ctx context.Context, b blob, diffID digest.Digest, to destination) (
 	// Padding behind the tar is part of the diffID, and what the registry sent
 	// counts only once its reader has said that size and digest are right.
 	_, err = io.Copy(io.Discard, layer)
-	if err == nil {
+	if err = errors.Join(err, plain.Close()); err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}
 	if err != nil {
@@ -91,27 +91,23 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decompress returns the uncompressed bytes of a layer, whose compression is
-// told by its first bytes, and a function to call when done with them.
-func decompress(r io.Reader) (io.Reader, func(), error) {
+// decompress returns the uncompressed bytes of a layer, whose compression is told by
+// its first bytes. Close frees what it takes to read them, and leaves r open.
+func decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	magic, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, err
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
-		if err != nil {
-			return nil, nil, err
-		}
-		return z, func() { z.Close() }, nil
+		return ztoc.NewGzipReader(ctx, br), nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(zstdMemory), zstd.WithDecoderLowmem(true))
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return z, z.Close, nil
+		return z.IOReadCloser(), nil
 	}
-	return br, func() {}, nil
+	return io.NopCloser(br), nil
 }

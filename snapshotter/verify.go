@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+// checkTOC holds the TOC that the complete layer key is served with to the headers of its tar.
+// The error matches errMismatch if the TOC is not the tar's.
+func (s *layers) checkTOC(ctx context.Context, key string) error {
+	_, toc, err := s.states.load(key)
+	if err != nil {
+		return err
+	}
+	z, err := ztoc.Open(toc)
+	if err != nil {
+		return fmt.Errorf("open zTOC of layer %s: %w", key, err)
+	}
+	// Not through the layer, whose reads are noted as what a start reads.
+	f, err := os.Open(filepath.Join(s.spansDir, key, "data"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	faults, err := z.CheckTOC(ctx, io.NewSectionReader(f, 0, z.ZInfo().UncompressedSize))
+	switch {
+	case errors.Is(err, ztoc.ErrUnsupported):
+		return nil // another indexer's zTOC may tell of tars that ours does not take
+	case errors.Is(err, ztoc.ErrFormat):
+		return fmt.Errorf("%w: %w", errMismatch, err)
+	case err != nil:
+		return err
+	case len(faults) > 0:
+		return fmt.Errorf("%w: table of contents: %w", errMismatch, faults[0])
+	}
+	return nil
+}
