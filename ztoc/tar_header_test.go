@@ -202,6 +202,20 @@ func TestPAXEntry(t *testing.T) {
 		}
 		sameWalk(t, append(archive, make([]byte, 1024)...), 1+r.IntN(9000))
 	}
+	for _, n := range []int{maxPlainRecords, maxPlainRecords + 1, 50000} { // the last would take long, one by one
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(record(fmt.Sprintf("%06d", n-i), "x"))
+		}
+		body := b.String()
+		archive := append(tarHeader(paxType, "pax", len(body)), body...)
+		archive = append(archive, make([]byte, int(align(int64(len(body))))-len(body))...)
+		archive = append(archive, tarHeader('0', "name", 0)...)
+		if got := paxEntry(archive, new(Entry)) > 0; got != (n <= maxPlainRecords) {
+			t.Errorf("%d records: %v", n, got)
+		}
+		sameWalk(t, append(archive, make([]byte, 1024)...), 1<<20)
+	}
 	if fast < 1000 {
 		t.Errorf("%d entries read without archive/tar", fast)
 	}

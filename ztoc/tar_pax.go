@@ -75,9 +75,16 @@ func paxRecords(p []byte, e *Entry) bool {
 	return true
 }
 
-// addRecord adds r in the order of keys. It reports false if there is one of its key.
+// maxPlainRecords bounds the PAX records of an entry that are read here, one by one.
+const maxPlainRecords = 64
+
+// addRecord adds r in the order of keys. It reports false if there is one of its key,
+// or if there are too many.
 func (e *Entry) addRecord(r Record) bool {
 	i := len(e.PAX)
+	if i == maxPlainRecords {
+		return false
+	}
 	for i > 0 && e.PAX[i-1].Key > r.Key {
 		i--
 	}
