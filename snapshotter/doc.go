@@ -86,7 +86,7 @@
 //     kernel has in its page cache of it, running containers go on to see. That a
 //     layer had its diffID is noted, so that a restart asks nobody.
 //   - What a container's start reads is recorded per layer and image manifest: from the Prepare on its
-//     layers until they are quiet for ten seconds, written whenever they pause. A layer shared by images tells
+//     layers until they are quiet for ten seconds or it is removed, written whenever they pause. A layer shared by images tells
 //     what it was asked for since it was mounted, by whomever: too much is better than too little.
 //   - What starts read is fetched as soon as the layer is mounted, in their order, and nobody waits
 //     for it. This node's own record of the image comes first, then what the index lists, a profile before

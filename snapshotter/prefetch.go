@@ -138,8 +138,8 @@ func (s *Snapshotter) listedPrefetch(ctx context.Context, img *image, layer dige
 	return f.Profile(z.ZInfo()), nil
 }
 
-// record begins to record what a container on top of the snapshot parent reads.
-func (s *Snapshotter) record(ctx context.Context, parent string) {
+// record begins to record what a container reads whose snapshot is key, on top of parent.
+func (s *Snapshotter) record(ctx context.Context, key, parent string) {
 	chain, err := s.chain(ctx, parent)
 	if err != nil {
 		s.opts.Log.Warn("record what a start reads", "parent", parent, "error", err)
@@ -161,5 +161,5 @@ func (s *Snapshotter) record(ctx context.Context, parent string) {
 			}
 		}
 	}
-	s.recorder.start(manifest, layers)
+	s.recorder.start(key, manifest, layers)
 }

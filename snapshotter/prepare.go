@@ -96,7 +96,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 		s.decided(ctx, p, d)
 	}
 	if err == nil && d.Kind == Active && parent != "" {
-		s.record(ctx, parent)
+		s.record(ctx, key, parent)
 	}
 	return m, err
 }

@@ -100,7 +100,7 @@ func TestRecorder(t *testing.T) {
 	a, b, m := digest.FromString("a"), digest.FromString("b"), digest.FromString("m")
 	t.Run("quiet", func(t *testing.T) {
 		f, x, y := newRecorder(t), new(fakeReads), new(fakeReads)
-		f.start(m, []recorded{{a, x}, {b, y}})
+		f.start("c", m, []recorded{{a, x}, {b, y}})
 		if !f.pass(recordQuiet + 5) {
 			t.Error("the end came before the beginning")
 		}
@@ -118,7 +118,7 @@ func TestRecorder(t *testing.T) {
 			t.Errorf("at the end: %s", got)
 		}
 		x.read(ztoc.Range{Off: 100, Len: 5})
-		f.start(m, []recorded{{a, x}, {b, y}}) // another container
+		f.start("c", m, []recorded{{a, x}, {b, y}}) // another container
 		y.read(ztoc.Range{Off: 7, Len: 1})
 		f.pass(1 + recordQuiet)
 		f.over()
@@ -128,7 +128,7 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("busy", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start(m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{a, x}})
 		for i := range int64(recordTicks) {
 			x.read(ztoc.Range{Off: 10 * i, Len: 1})
 			f.pass(1)
@@ -140,7 +140,7 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("much", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start(m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{a, x}})
 		x.read(ztoc.Range{Off: 0, Len: recordBytes})
 		f.pass(1)
 		f.over()
@@ -148,9 +148,47 @@ func TestRecorder(t *testing.T) {
 			t.Error("nothing was recorded")
 		}
 	})
+	t.Run("never pausing", func(t *testing.T) {
+		f, x := newRecorder(t), new(fakeReads)
+		f.start("c", m, []recorded{{a, x}})
+		for i := range int64(recordEvery) {
+			x.read(ztoc.Range{Off: 10 * i, Len: 1})
+			if f.profile(a, m) != "none" {
+				t.Errorf("written after %d ticks", i)
+			}
+			f.pass(1)
+		}
+		if f.profile(a, m) == "none" {
+			t.Error("nothing was written")
+		}
+	})
+	t.Run("gone", func(t *testing.T) {
+		f, x := newRecorder(t), new(fakeReads)
+		f.start("c", m, []recorded{{a, x}})
+		f.start("d", b, []recorded{{b, x}})
+		f.start("d", b, []recorded{{b, x}})
+		x.read(ztoc.Range{Off: 3, Len: 4})
+		f.finish("other")
+		if got := f.profile(a, m); got != "none" {
+			t.Errorf("recorded %s", got)
+		}
+		f.finish("c")
+		f.finish("c")
+		if got := f.profile(a, m) + f.profile(b, b); got != "[{3 4}]none" {
+			t.Errorf("recorded %s", got)
+		}
+		f.finish("d")
+		if f.pass(1) {
+			t.Error("a recording goes on")
+		}
+		f.over()
+		if got := f.profile(b, b); got != "[{3 4}]" {
+			t.Errorf("recorded %s", got)
+		}
+	})
 	t.Run("closed", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start(m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{a, x}})
 		x.read(ztoc.Range{Off: 3, Len: 4})
 		f.tasks.close()
 		if got := f.profile(a, m); got != "[{3 4}]" {
@@ -160,10 +198,10 @@ func TestRecorder(t *testing.T) {
 	t.Run("many", func(t *testing.T) {
 		f := newRecorder(t)
 		for i := range maxRecording + 1 {
-			f.start(digest.FromString(fmt.Sprint(i)), []recorded{{a, new(fakeReads)}})
+			f.start("c", digest.FromString(fmt.Sprint(i)), []recorded{{a, new(fakeReads)}})
 		}
-		f.start("", []recorded{{a, new(fakeReads)}})
-		f.start(m, nil)
+		f.start("c", "", []recorded{{a, new(fakeReads)}})
+		f.start("c", m, nil)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.active) != maxRecording {

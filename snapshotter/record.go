@@ -20,6 +20,7 @@ const (
 	recordTick   = time.Second
 	recordQuiet  = 10      // ticks without a read end the recording of a start
 	recordTicks  = 300     // and so do so many ticks
+	recordEvery  = 5       // ticks with reads after which what is known so far is written
 	recordBytes  = 4 << 30 // and so many bytes read
 	maxRecording = 64      // images recorded at once
 )
@@ -32,7 +33,7 @@ type recordable interface {
 }
 
 // recorder learns what containers' starts read: from the start of a container until the
-// image's layers are quiet. What it has learnt is written whenever they pause.
+// image's layers are quiet, or the container is gone. What it has learnt is written whenever they pause.
 type recorder struct {
 	profiles index.ProfileDir
 	tasks    *tasks
@@ -46,10 +47,12 @@ type recorder struct {
 
 // recording is one image of which a container has started.
 type recording struct {
+	key    string // of the container's snapshot
 	layers []recorded
 
 	// Of the goroutine that looks at it, and guarded by recorder.mu.
 	ticks, quiet int
+	unwritten    int   // ticks with reads since it was last written
 	first, last  int64 // bytes read of all layers, when it began and when it was last looked at
 	dirty        bool  // there is something to write
 }
@@ -69,12 +72,13 @@ func (r *recording) read() int64 {
 	return n
 }
 
-// start records what is read of the lazy layers of an image from now on.
-func (s *recorder) start(manifest digest.Digest, layers []recorded) {
+// start records what is read of the lazy layers of an image from now on: of which a container
+// has the snapshot key.
+func (s *recorder) start(key string, manifest digest.Digest, layers []recorded) {
 	if len(layers) == 0 || manifest == "" {
 		return
 	}
-	r := &recording{layers: layers}
+	r := &recording{key: key, layers: layers}
 	r.first = r.read()
 	r.last = r.first
 	s.mu.Lock()
@@ -114,8 +118,8 @@ func (s *recorder) look(ended bool) bool {
 	write := make(map[digest.Digest]*recording)
 	for manifest, r := range s.active {
 		over := r.look() || ended
-		if r.dirty && (over || r.quiet == 1) {
-			r.dirty = false
+		if r.dirty && (over || r.quiet == 1 || r.unwritten == recordEvery) {
+			r.dirty, r.unwritten = false, 0
 			write[manifest] = r
 		}
 		if over {
@@ -131,12 +135,31 @@ func (s *recorder) look(ended bool) bool {
 	return going
 }
 
+// finish ends the recording of the container that has the snapshot key, if there is one.
+func (s *recorder) finish(key string) {
+	s.mu.Lock()
+	var found digest.Digest
+	var r *recording
+	for manifest, a := range s.active {
+		if a.key == key {
+			found, r = manifest, a
+			r.look()
+			delete(s.active, manifest) // who looks at them sees to the end of that
+		}
+	}
+	s.mu.Unlock()
+	if r != nil && r.last != r.first {
+		s.write(found, r)
+	}
+}
+
 // look notes what has happened, and reports whether the recording is over.
 func (r *recording) look() bool {
 	r.ticks++
 	switch n := r.read(); {
 	case n != r.last:
 		r.last, r.quiet, r.dirty = n, 0, true
+		r.unwritten++
 	case n != r.first: // before anything is read it is not quiet, it has not begun
 		r.quiet++
 	}

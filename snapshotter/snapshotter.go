@@ -361,6 +361,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 // Remove removes the snapshot key. With its last snapshot a lazy layer is
 // removed from disk.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	s.recorder.finish(key)
 	s.mu.Lock()
 	r := s.remote[key]
 	err := s.inner.Remove(ctx, key)
