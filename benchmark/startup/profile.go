@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seekoci/seekoci/benchmark/internal/node"
 )
 
@@ -25,7 +27,14 @@ func (b *bench) record(ctx context.Context) error {
 		if _, err := b.runOnce(ctx, n, ref, node.Soci); err != nil {
 			return err
 		}
-		for _, args := range [][]string{{"prefetch", "record", ref}, {"push", "--plain-http", ref}} {
+		// It writes down what it has noted when it stops, at the latest.
+		if err := n.StopSnapshotter(unix.SIGTERM); err != nil {
+			return err
+		}
+		if err := n.StartSnapshotter(ctx); err != nil {
+			return err
+		}
+		for _, args := range [][]string{{"prefetch", "record", "--plain-http", ref}, {"push", "--plain-http", ref}} {
 			if _, err := n.Soci(ctx, args...); err != nil {
 				return fmt.Errorf("soci %v: %w", args, err)
 			}
