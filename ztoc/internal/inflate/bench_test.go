@@ -4,6 +4,7 @@ package inflate
 
 import (
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"hash/crc32"
 	"io"
@@ -68,5 +69,33 @@ func BenchmarkStd(b *testing.B) {
 		r, _ := gzip.NewReader(bytes.NewReader(src))
 		n, _ := io.Copy(io.Discard, r)
 		b.SetBytes(n)
+	}
+}
+
+// BenchmarkHeader reads the header of a block of text, and makes its tables.
+func BenchmarkHeader(b *testing.B) {
+	text, err := os.ReadFile("table.go")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var src bytes.Buffer
+	w, err := flate.NewWriter(&src, 6)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := w.Write(text); err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	var d Decoder
+	for b.Loop() {
+		if err := d.ResumeBlock(src.Bytes(), 0, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if p, n := d.Header(); n < 500 || len(p) < n/8 {
+		b.Fatalf("a header of %d bits", n)
 	}
 }

@@ -31,21 +31,16 @@ type bitReader struct {
 }
 
 // need makes at least n bits available, n <= 32, and reports false if the input ends before.
-func (r *bitReader) need(n uint) bool {
-	if r.nbits >= n {
-		return true
-	}
+func (r *bitReader) need(n uint) bool { return r.nbits >= n || r.fill(n) }
+
+// fill is need where bytes must be taken: as many as there is room for, if there are.
+func (r *bitReader) fill(n uint) bool {
 	if len(r.src)-r.in >= 8 {
 		r.bits |= load64(r.src, r.in) << (r.nbits & 63)
 		r.in += int(63-r.nbits) >> 3
 		r.nbits |= 56
 		return true
 	}
-	return r.slowNeed(n)
-}
-
-// slowNeed is need near the end of the input.
-func (r *bitReader) slowNeed(n uint) bool {
 	for r.nbits < n {
 		if r.in >= len(r.src) {
 			return false

@@ -58,6 +58,8 @@
 //     better than 11 and 8. Pointers in place of indexes, GOAMD64=v3, three or four
 //     literal steps, moves of 16 bytes in place of 8, and the two used bits gained nothing in
 //     portable code; nor did literals as matches in the assembly for one stream.
+//   - Headers and tables cost 6% of the time. They cost 9% with a branch for symbols without
+//     a code, one sequence of counters, and codes that count with their bits reversed.
 //   - References before the start of the output are an error: the history is where the
 //     output is, and a caller that has it elsewhere copies it there once.
 package inflate

@@ -117,30 +117,45 @@ func makePreSymbols() (s [numPre]uint32) {
 // directly. It reports whether the code is one: complete, or a single one-bit code,
 // or, which no data can use, none at all.
 func build(table []uint32, root uint, lens []uint8, symbols []uint32, unit uint32) bool {
-	var count [maxCodeLen + 1]int
-	for _, n := range lens {
-		count[n]++
+	// The symbols are sorted by code length, in two halves that do not wait for each other.
+	// Those without a code come last.
+	half := len(lens) / 2
+	var low, high [maxCodeLen + 1]int // how many, then where the next one goes
+	for i, n := range lens[:half] {
+		low[n&maxCodeLen]++
+		high[lens[half+i]&maxCodeLen]++
+	}
+	if 2*half < len(lens) {
+		high[lens[2*half]&maxCodeLen]++
 	}
 	var (
-		first [maxCodeLen + 2]int // index in sorted of the first symbol by code length
-		left  = 1                 // codes not given away at this length
+		count [maxCodeLen + 1]int
+		left  = 1 // codes not given away at this length
+		used  int
 	)
 	for n := 1; n <= maxCodeLen; n++ {
+		count[n] = low[n] + high[n]
 		if left = left<<1 - count[n]; left < 0 {
 			return false
 		}
-		first[n+1] = first[n] + count[n]
+		low[n], high[n] = used, used+low[n]
+		used += count[n]
 	}
-	used := first[maxCodeLen+1]
 	if left > 0 {
 		return incomplete(table[:1<<root], lens, symbols, unit, used)
 	}
+	low[0], high[0] = used, used+low[0]
 	var sorted [numLit]uint16
-	for i, n := range lens {
-		if n != 0 {
-			sorted[first[n]] = uint16(i)
-			first[n]++
-		}
+	for i, n := range lens[:half] {
+		k := &low[n&maxCodeLen]
+		sorted[*k] = uint16(i)
+		*k++
+		k = &high[lens[half+i]&maxCodeLen]
+		sorted[*k] = uint16(half + i)
+		*k++
+	}
+	if 2*half < len(lens) {
+		sorted[high[lens[2*half]&maxCodeLen]] = uint16(2 * half)
 	}
 	fill(table, root, sorted[:used], lens, symbols, unit, &count)
 	return true
@@ -180,41 +195,34 @@ func incomplete(table []uint32, lens []uint8, symbols []uint32, unit uint32, use
 // fill makes the table of a complete code. Codes come in order of length, so that
 // the table of n bits is made first, and doubled for each further bit.
 func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []uint32, unit uint32, count *[maxCodeLen + 1]int) {
-	var (
-		code uint // of the next symbol, its first bit lowest, as it is in the stream
-		n    = uint(1)
-		i    int
-		size = 2 // of what is made of the table
-	)
-	for ; n <= root; n++ {
-		for end := i + count[n]; i < end; i++ {
-			table[code] = coded(symbols[sorted[i]], n, unit)
-			if i == len(sorted)-1 {
-				for size < 1<<root { // the last code was of fewer bits than the root
-					copy(table[size:], table[:size])
-					size <<= 1
-				}
-				return
-			}
-			code = next(code, n)
-		}
-		if n < root {
+	code := uint(0) // of the next symbol
+	i := 0
+	for n := uint(1); n <= root; n++ {
+		if n > 1 {
+			size := 1 << (n - 1)
 			copy(table[size:2*size], table[:size])
-			size <<= 1
+			code <<= 1
 		}
+		for _, k := range sorted[i : i+count[n]] {
+			table[reverse(code, n)] = coded(symbols[k], n, unit)
+			code++
+		}
+		i += count[n]
 	}
 	var (
-		end    = uint(1) << root // of the table
-		mask   = end - 1
+		end    = 1 << root // of the table
 		prefix = ^uint(0)
-		start  uint
-		sub    uint // bits of the current subtable
+		start  int
+		at     = root // bits of the code before
 	)
 	for ; i < len(sorted); i++ {
 		n := uint(lens[sorted[i]])
-		if code&mask != prefix {
-			prefix, start = code&mask, end
-			sub = n - root
+		code <<= n - at
+		at = n
+		rev := reverse(code, n)
+		if rev&(1<<root-1) != prefix {
+			prefix, start = rev&(1<<root-1), end
+			sub := n - root // bits of the subtable
 			for space := remaining(lens, sorted, i, n); space < 1<<sub; {
 				sub++
 				space = space<<1 + count[root+sub]
@@ -223,10 +231,10 @@ func fill(table []uint32, root uint, sorted []uint16, lens []uint8, symbols []ui
 			table[prefix] = entryExcept | entrySub | uint32(start)<<entryValue | uint32(sub)<<entryMiddle
 		}
 		e := coded(symbols[sorted[i]], n-root, unit)
-		for k := start + code>>root; k < end; k += 1 << (n - root) {
+		for k := start + int(rev>>root); k < end; k += 1 << (n - root) {
 			table[k] = e
 		}
-		code = next(code, n)
+		code++
 	}
 }
 
@@ -238,13 +246,5 @@ func remaining(lens []uint8, sorted []uint16, i int, n uint) (k int) {
 	return k
 }
 
-// next returns the code behind one of n bits in canonical order. Codes are kept
-// with their first bit lowest: the carry runs downwards.
-func next(code, n uint) uint {
-	free := ^code & (1<<n - 1)
-	if free == 0 {
-		return code
-	}
-	bit := uint(1) << (bits.Len(free) - 1)
-	return code&(bit-1) | bit
-}
+// reverse returns code, of n bits, with its first bit lowest, as it is in the stream.
+func reverse(code, n uint) uint { return uint(bits.Reverse16(uint16(code)) >> (16 - n)) }
