@@ -56,6 +56,8 @@ func child(verb string, args []string) error {
 			return err
 		}
 		return crowd(args[0], n)
+	case "load": // a line with what it did and how long it took, for each line that the parent writes
+		return load(args[0], args[1])
 	case "daemon": // mounts, and waits to be killed
 		f, err := Mount(args[0], Options{StateDir: args[1]})
 		if err != nil {

@@ -134,7 +134,7 @@ func implied(toc []ztoc.Entry) map[string]bool {
 }
 
 // overlay mounts an overlayfs over lower directories, lowest first.
-func overlay(t *testing.T, lower []string) string {
+func overlay(t testing.TB, lower []string) string {
 	t.Helper()
 	tmp := t.TempDir()
 	for _, d := range []string{"u", "w", "m"} {

@@ -71,10 +71,13 @@ func (p *pipe) load(header []byte, fd int, off int64, n int) error {
 	return nil
 }
 
-// send sends the n bytes that are in the pipe to the file fd.
+// send sends the n bytes that are in the pipe to the file fd, which takes them as one.
 func (p *pipe) send(fd, n int) error {
 	k, err := unix.Splice(p.r, nil, fd, nil, n, 0)
-	if err != nil || int(k) != n {
+	if err == nil && int(k) != n {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
 		p.close()
 	}
 	return err
