@@ -160,7 +160,7 @@ func TestBadIndex(t *testing.T) {
 func TestWrongBytesAreNotServed(t *testing.T) {
 	needSandbox(t)
 	registry := newBadDay(t)
-	n := start(t, debian(t), "")
+	n := start(t, debian(t), onlyAsked)
 	ref := registry.Host() + "/spoiled:1"
 	img, index, ztoc := indexed(t, n, ref, "spoiled")
 	pushIndex(t, ref, index, ztoc)

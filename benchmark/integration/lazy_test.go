@@ -61,6 +61,9 @@ func ownRegistry(t *testing.T) *server {
 	return &server{host: r.Host(), stats: r.Stats, stop: func() { down.Store(true) }}
 }
 
+// onlyAsked is the configuration of a snapshotter that fetches what is asked for, and nothing else.
+const onlyAsked = "[background_fetch]\ndisable = true\n"
+
 // leg is one way from an image to a lazy container.
 type leg struct {
 	name       string
@@ -138,7 +141,7 @@ func (l leg) test(t *testing.T) {
 	if ref == "" {
 		t.FailNow()
 	}
-	n := start(t, containerd, "")
+	n := start(t, containerd, onlyAsked)
 	empty, err := node.DiskUsage(n.SnapshotterRoot())
 	must(t, err)
 
