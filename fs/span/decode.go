@@ -3,6 +3,7 @@
 package span
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -104,7 +105,11 @@ func (j *job) inflate() (err error) {
 			return err
 		}
 	}
-	n, err := j.dec.Fill(j.out, j.next())
+	want, err := j.next()
+	if err != nil {
+		return err
+	}
+	n, err := j.dec.Fill(j.out, want)
 	if err != nil {
 		return err
 	}
@@ -121,21 +126,25 @@ func (j *job) inflate() (err error) {
 	return nil
 }
 
-// next returns how many bytes of the span are wanted next.
-func (j *job) next() int64 {
-	j.l.mu.Lock()
-	defer j.l.mu.Unlock()
-	n := min(j.f.ready+step, int64(len(j.out)))
+// next returns how many bytes of the span are wanted next. A span that the layer
+// has been stopped under is not wanted at all.
+func (j *job) next() (int64, error) {
+	l, f := j.l, j.f
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.settled {
+		return 0, cmp.Or(l.over, ErrClosed)
+	}
 	nearest := int64(-1)
-	for _, w := range j.f.waits {
+	for _, w := range f.waits {
 		if w.r.class == demand && (nearest < 0 || w.end() < nearest) {
 			nearest = w.end()
 		}
 	}
 	if nearest >= 0 {
-		return nearest
+		return nearest, nil
 	}
-	return n
+	return min(f.ready+step, int64(len(j.out))), nil
 }
 
 // inflated serves all who wait for a span that is there.
@@ -169,13 +178,15 @@ func (j *job) write() {
 	f.buf = nil // nobody finds it any more
 }
 
-// fail ends a job whose span does not inflate.
+// fail ends a job whose span does not inflate, or is not wanted any more.
 func (j *job) fail(err error) {
 	l, f := j.l, j.f
 	defer j.free()
-	l.stats.fetchErrors.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !f.settled {
+		l.stats.fetchErrors.Add(1)
+	}
 	l.settle(f, err)
 	f.buf = nil
 }

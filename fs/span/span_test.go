@@ -3,7 +3,6 @@
 package span
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -306,29 +305,4 @@ func TestCancel(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, l.Close())
-}
-
-func BenchmarkReadAt(b *testing.B) {
-	d := plainLayer(64, 1<<20)
-	l := mustLayer(b, mustOpen(b, b.TempDir(), Options{}), d, d.source())
-	mustRead(b, l, d, 0, int64(len(d.plain)))
-	settled(b, l)
-	for _, n := range []int{4 << 10, 128 << 10} {
-		b.Run(fmt.Sprintf("%dKiB", n>>10), func(b *testing.B) {
-			p := make([]byte, n)
-			b.SetBytes(int64(n))
-			b.ReportAllocs()
-			off := int64(0)
-			for b.Loop() {
-				must(b, l.ReadAt(b.Context(), p, off))
-				if off += int64(n); off+int64(n) > int64(len(d.plain)) {
-					off = 0
-				}
-			}
-			if last := d.plain[:n]; off == int64(n) && !bytes.Equal(p, last) {
-				b.Fatal("wrong bytes")
-			}
-		})
-	}
-	must(b, l.Close())
 }
