@@ -87,7 +87,8 @@
 //     layer had its diffID is noted, so that a restart asks nobody.
 //   - What a container's start reads is recorded per layer and image manifest: from the Prepare on its
 //     layers until they are quiet for ten seconds or it is removed, written whenever they pause. A layer shared by images tells
-//     what it was asked for since it was mounted, by whomever: too much is better than too little.
+//     what it was asked for since it was mounted, by whomever: too much is better than too little. A start
+//     that reads less than half of what is known is added to that, any other replaces it.
 //   - What starts read is fetched as soon as the layer is mounted, in their order, and nobody waits
 //     for it. This node's own record of the image comes first, then what the index lists, a profile before
 //     a prefetch artifact, then a record of another image with the layer. All are hints: none is trusted,

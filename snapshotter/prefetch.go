@@ -157,7 +157,7 @@ func (s *Snapshotter) record(ctx context.Context, key, parent string) {
 	for _, r := range s.remotes(names) {
 		if l, digest := r.served(); l != nil {
 			if data, _ := l.spans(); data != nil {
-				layers = append(layers, recorded{digest, data})
+				layers = append(layers, recorded{digest: digest, data: data})
 			}
 		}
 	}

@@ -100,7 +100,7 @@ func TestRecorder(t *testing.T) {
 	a, b, m := digest.FromString("a"), digest.FromString("b"), digest.FromString("m")
 	t.Run("quiet", func(t *testing.T) {
 		f, x, y := newRecorder(t), new(fakeReads), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}, {b, y}})
+		f.start("c", m, []recorded{{digest: a, data: x}, {digest: b, data: y}})
 		if !f.pass(recordQuiet + 5) {
 			t.Error("the end came before the beginning")
 		}
@@ -118,7 +118,7 @@ func TestRecorder(t *testing.T) {
 			t.Errorf("at the end: %s", got)
 		}
 		x.read(ztoc.Range{Off: 100, Len: 5})
-		f.start("c", m, []recorded{{a, x}, {b, y}}) // another container
+		f.start("c", m, []recorded{{digest: a, data: x}, {digest: b, data: y}}) // another container
 		y.read(ztoc.Range{Off: 7, Len: 1})
 		f.pass(1 + recordQuiet)
 		f.over()
@@ -128,7 +128,7 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("busy", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{digest: a, data: x}})
 		for i := range int64(recordTicks) {
 			x.read(ztoc.Range{Off: 10 * i, Len: 1})
 			f.pass(1)
@@ -140,7 +140,7 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("much", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{digest: a, data: x}})
 		x.read(ztoc.Range{Off: 0, Len: recordBytes})
 		f.pass(1)
 		f.over()
@@ -150,7 +150,7 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("never pausing", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{digest: a, data: x}})
 		for i := range int64(recordEvery) {
 			x.read(ztoc.Range{Off: 10 * i, Len: 1})
 			if f.profile(a, m) != "none" {
@@ -164,9 +164,9 @@ func TestRecorder(t *testing.T) {
 	})
 	t.Run("gone", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}})
-		f.start("d", b, []recorded{{b, x}})
-		f.start("d", b, []recorded{{b, x}})
+		f.start("c", m, []recorded{{digest: a, data: x}})
+		f.start("d", b, []recorded{{digest: b, data: x}})
+		f.start("d", b, []recorded{{digest: b, data: x}})
 		x.read(ztoc.Range{Off: 3, Len: 4})
 		f.finish("other")
 		if got := f.profile(a, m); got != "none" {
@@ -186,9 +186,31 @@ func TestRecorder(t *testing.T) {
 			t.Errorf("recorded %s", got)
 		}
 	})
+	t.Run("another program", func(t *testing.T) {
+		f := newRecorder(t)
+		for _, c := range []struct {
+			reads []ztoc.Range
+			want  string
+		}{
+			{[]ztoc.Range{{Off: 0, Len: 100}}, "[{0 100}]"},
+			{[]ztoc.Range{{Off: 50, Len: 10}, {Off: 200, Len: 10}}, "[{50 10} {200 10} {0 50} {60 40}]"}, // reads little: both
+			{[]ztoc.Range{{Off: 300, Len: 90}}, "[{300 90}]"},                                            // reads much
+			{nil, "[{300 90}]"},
+		} {
+			x := new(fakeReads) // the layer was opened anew
+			f.start("c", m, []recorded{{digest: a, data: x}})
+			for _, r := range c.reads {
+				x.read(r)
+			}
+			f.finish("c")
+			if got := f.profile(a, m); got != c.want {
+				t.Errorf("recorded %s, want %s", got, c.want)
+			}
+		}
+	})
 	t.Run("closed", func(t *testing.T) {
 		f, x := newRecorder(t), new(fakeReads)
-		f.start("c", m, []recorded{{a, x}})
+		f.start("c", m, []recorded{{digest: a, data: x}})
 		x.read(ztoc.Range{Off: 3, Len: 4})
 		f.tasks.close()
 		if got := f.profile(a, m); got != "[{3 4}]" {
@@ -198,9 +220,9 @@ func TestRecorder(t *testing.T) {
 	t.Run("many", func(t *testing.T) {
 		f := newRecorder(t)
 		for i := range maxRecording + 1 {
-			f.start("c", digest.FromString(fmt.Sprint(i)), []recorded{{a, new(fakeReads)}})
+			f.start("c", digest.FromString(fmt.Sprint(i)), []recorded{{digest: a, data: new(fakeReads)}})
 		}
-		f.start("c", "", []recorded{{a, new(fakeReads)}})
+		f.start("c", "", []recorded{{digest: a, data: new(fakeReads)}})
 		f.start("c", m, nil)
 		f.mu.Lock()
 		defer f.mu.Unlock()

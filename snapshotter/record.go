@@ -61,6 +61,7 @@ type recording struct {
 type recorded struct {
 	digest digest.Digest
 	data   recordable
+	before []ztoc.Range // what was known of the image's starts when this one began
 }
 
 // read is how many bytes of the layers have been read so far.
@@ -77,6 +78,11 @@ func (r *recording) read() int64 {
 func (s *recorder) start(key string, manifest digest.Digest, layers []recorded) {
 	if len(layers) == 0 || manifest == "" {
 		return
+	}
+	for i, l := range layers {
+		if p, exact, err := s.profiles.Load(l.digest, manifest); err == nil && exact && p.Size == l.data.Size() {
+			layers[i].before = p.Ranges
+		}
 	}
 	r := &recording{key: key, layers: layers}
 	r.first = r.read()
@@ -169,7 +175,7 @@ func (r *recording) look() bool {
 // write saves the profiles of an image's layers.
 func (s *recorder) write(manifest digest.Digest, r *recording) {
 	for _, l := range r.layers {
-		p := index.NewProfile(l.data.Size(), l.data.Touched())
+		p := l.profile()
 		if len(p.Ranges) == 0 {
 			continue
 		}
@@ -179,6 +185,17 @@ func (s *recorder) write(manifest digest.Digest, r *recording) {
 		}
 	}
 	s.log.Debug("recorded what a start reads", "manifest", manifest.String(), "layers", len(r.layers))
+}
+
+// profile is what is now known of what starts read of the layer. A start that read less than half
+// of what was known is that of another program: then both count, the latest first.
+func (l *recorded) profile() *index.Profile {
+	size, touched := l.data.Size(), l.data.Touched()
+	p, before := index.NewProfile(size, touched), index.Profile{Ranges: l.before}
+	if 2*p.Len() < before.Len() && len(p.Ranges) > 0 {
+		p = index.NewProfile(size, append(touched, l.before...))
+	}
+	return p
 }
 
 // everyTick ticks as a recorder does.
