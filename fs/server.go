@@ -61,27 +61,36 @@ func newServer(f *FS, dev int) (*server, error) {
 	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}
 	s := &server{f: f, raw: r, proto: fuse.NewProtocolServer(r, f.mountOptions()), dev: dev}
 	s.reads.m = make(map[uint64]*readContext)
+	if err := s.greet(); err != nil {
+		s.workers.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// greet answers the kernel's first request, in which both say what they can.
+func (s *server) greet() error {
 	w, err := s.workers.get()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer s.workers.put(w)
 	n, err := s.receive(w)
 	if err != nil {
-		return nil, fmt.Errorf("read the first FUSE request: %w", err)
+		return fmt.Errorf("read the first FUSE request: %w", err)
 	}
 	if op := w.request().Opcode; op != opInit {
-		return nil, fmt.Errorf("first FUSE request is %d", op)
+		return fmt.Errorf("first FUSE request is %d", op)
 	}
 	p := s.handle(w, n)
 	if len(p) < headerSize+int(unsafe.Offsetof(fuse.InitOut{}.TimeGran)) {
-		return nil, fmt.Errorf("first FUSE request was not answered: reply %x", p)
+		return fmt.Errorf("first FUSE request was not answered: reply %x", p)
 	}
 	(*fuse.InitOut)(unsafe.Pointer(unsafe.SliceData(w.payload()))).MaxWrite = maxWrite
-	if _, err := unix.Write(dev, p); err != nil {
-		return nil, os.NewSyscallError("write", err)
+	if _, err := unix.Write(s.dev, p); err != nil {
+		return os.NewSyscallError("write", err)
 	}
-	return s, nil
+	return nil
 }
 
 // serve serves until the file system is unmounted, and closes the descriptor.
