@@ -56,6 +56,8 @@ func child(verb string, args []string) error {
 			return err
 		}
 		return crowd(args[0], n)
+	case "stuck": // lists a directory into a page that has yet to be read
+		return stuck(args[0], args[1])
 	case "load": // a line with what it did and how long it took, for each line that the parent writes
 		return load(args[0], args[1])
 	case "daemon": // mounts, and waits to be killed
@@ -85,6 +87,24 @@ func child(verb string, args []string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown verb %q", verb)
+}
+
+// stuck lists dir into memory that is a mapping of file.
+func stuck(dir, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Getdents(fd, m)
+	return err
 }
 
 // crowd reads n pages of a file at once, past the page cache, and prints their digests.

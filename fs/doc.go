@@ -20,8 +20,8 @@
 // three times that. All trees stay within Options.MaxTreeMemory. A TOC that is no
 // file tree, or that only an extraction could make sense of (a hard link into
 // another layer, a file below a symbolic link), is refused with ErrTOC: such a
-// layer is to be unpacked. Up to 1,024 reads of up to 512 KiB are under way at a
-// time, and each may take that much memory once its bytes come. Mounting needs root,
+// layer is to be unpacked. Up to 4,096 requests are served at a time; a read is of
+// up to 512 KiB, and takes that much memory once its bytes come. Mounting needs root,
 // and Linux 5.4 or newer.
 //
 // # Decisions

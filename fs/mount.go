@@ -67,7 +67,9 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 		MaxWrite:             maxRead,
 		EnableSymlinkCaching: true,
 		IDMappedMount:        true,
-		DisableSplice:        true,
+		DisableSplice:        true, // not through go-fuse
+		// It would count as a level of stacking: no overlay on a container's overlay.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 		Debug:                f.opts.Debug,
 		Logger:               slog.NewLogLogger(f.opts.Log.Handler(), slog.LevelDebug),
 		PanicHandler:         f.panicked,

@@ -145,11 +145,13 @@ func TestOverlay(t *testing.T) {
 				unpacked = append(unpacked, extract(t, b.tar))
 				maps.Copy(all, implied(b.z.TOC))
 			}
-			got := mustDump(t, overlay(t, lazy))
+			m := overlay(t, lazy)
+			got := mustDump(t, m)
 			compare(t, got, mustDump(t, overlay(t, unpacked)), all)
 			if len(got) < 20*n {
 				t.Errorf("only %d files compared", len(got))
 			}
+			overlay(t, []string{m, t.TempDir()}) // as a container in the container makes it
 		})
 	}
 }

@@ -17,12 +17,13 @@ const pipeSize = 2 * maxRead
 type pipe struct {
 	r, w int
 	ok   bool
+	err  error // why there is none, for good
 }
 
 // open makes the pipe, if there is none yet.
 func (p *pipe) open() error {
-	if p.ok {
-		return nil
+	if p.ok || p.err != nil {
+		return p.err
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -31,7 +32,8 @@ func (p *pipe) open() error {
 	p.r, p.w, p.ok = fds[0], fds[1], true
 	if _, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
 		p.close()
-		return os.NewSyscallError("fcntl", err)
+		p.err = os.NewSyscallError("fcntl", err)
+		return p.err
 	}
 	return nil
 }
@@ -50,7 +52,11 @@ func (p *pipe) load(header []byte, fd int, off int64, n int) error {
 	if err := p.open(); err != nil {
 		return err
 	}
-	if k, err := unix.Write(p.w, header); err != nil || k != len(header) {
+	k, err := unix.Write(p.w, header)
+	if err == nil && k != len(header) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
 		p.close()
 		return os.NewSyscallError("write", err)
 	}

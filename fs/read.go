@@ -50,9 +50,9 @@ func (r *raw) readable(in *fuse.ReadIn, room int) (ref, int, fuse.Status) {
 // readAt fills p from file x.
 func (r *raw) readAt(ctx *readContext, x ref, in *fuse.ReadIn, p []byte) fuse.Status {
 	r.f.stats.reads.Add(1)
+	defer ctx.end()
 	begin := x.node().data
 	err := x.l.data.ReadFile(ctx, p, begin+int64(in.Offset), begin+x.node().size)
-	ctx.end()
 	if err != nil {
 		return r.f.failed(x.l, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -25,6 +26,13 @@ const (
 )
 
 const (
+	// maxLoops bounds the requests that are served at a time. With as many, a request is
+	// served before the next is read. It keeps far from the kernel's limit of mappings.
+	maxLoops = 4096
+	// maxBadReads is how often a loop fails to read a request, with badReadWait between
+	// the tries, until the mount is given up.
+	maxBadReads = 100
+	badReadWait = 10 * time.Millisecond
 	// idleLoops is how many loops wait for requests. More than that end.
 	idleLoops = 3
 	// spliceMin is the least that is worth three system calls instead of two.
@@ -46,13 +54,16 @@ type server struct {
 
 	loops   sync.WaitGroup
 	idle    atomic.Int32 // loops that wait for a request
+	count   atomic.Int32 // loops
 	workers workers
 	reads   reads
+	trouble failures // of what concerns no layer
 
-	// dev is /dev/fuse. The loops need no lock to use it, as it is closed after them.
-	dev    int
-	mu     sync.RWMutex // held to close dev, and for reading by others that use it
-	closed bool         // guarded by mu
+	// dev is /dev/fuse. The last of its users closes it: a notification may be stuck in
+	// the kernel for longer than there are requests.
+	dev   int
+	users atomic.Int64
+	ended atomic.Bool // there are no more requests
 }
 
 // newServer returns the server of a mount that was just made with the descriptor dev,
@@ -61,6 +72,7 @@ func newServer(f *FS, dev int) (*server, error) {
 	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}
 	s := &server{f: f, raw: r, proto: fuse.NewProtocolServer(r, f.mountOptions()), dev: dev}
 	s.reads.m = make(map[uint64]*readContext)
+	s.users.Store(1)
 	if err := s.greet(); err != nil {
 		s.workers.close()
 		return nil, err
@@ -93,26 +105,45 @@ func (s *server) greet() error {
 	return nil
 }
 
-// serve serves until the file system is unmounted, and closes the descriptor.
+// serve serves until the file system is unmounted.
 func (s *server) serve() {
 	s.start()
 	s.loops.Wait()
 	s.f.stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	_ = unix.Close(s.dev)
 	s.workers.close()
+	s.ended.Store(true)
+	s.leave()
+}
+
+// enter keeps dev open until leave; it reports false if it is closed already.
+func (s *server) enter() bool {
+	for {
+		n := s.users.Load()
+		if n == 0 || s.ended.Load() {
+			return false
+		}
+		if s.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *server) leave() {
+	if s.users.Add(-1) == 0 {
+		_ = unix.Close(s.dev)
+	}
 }
 
 // start starts a loop.
 func (s *server) start() {
 	s.idle.Add(1)
+	s.count.Add(1)
 	s.loops.Go(func() {
+		defer s.count.Add(-1)
 		w, err := s.workers.get()
 		if err != nil {
 			s.idle.Add(-1)
-			s.f.opts.Log.Error("no memory for one more FUSE request", "error", err)
+			s.warn("no memory for one more FUSE request", err)
 			return
 		}
 		s.loop(w)
@@ -122,26 +153,45 @@ func (s *server) start() {
 
 // loop serves requests, until enough other loops do.
 func (s *server) loop(w *worker) {
-	for {
+	for bad := 0; ; {
 		n, err := s.receive(w)
 		left := s.idle.Add(-1)
-		if err == unix.ENODEV { // unmounted, or the connection was aborted
-			s.f.stop()
-			return
-		}
 		if err != nil {
-			s.f.opts.Log.Error("cannot read FUSE requests", "error", err)
-			return
+			bad++
+			if err != unix.ENODEV { // unmounted, or the connection was aborted
+				s.warn("cannot read FUSE requests", err)
+			}
+			if err == unix.ENODEV || bad == maxBadReads {
+				s.f.stop()
+				return
+			}
+			time.Sleep(badReadWait)
+			s.idle.Add(1)
+			continue
 		}
+		bad = 0
 		// These want no reply, and would come faster than loops can be started.
-		if op := w.request().Opcode; left == 0 && op != opForget && op != opBatchForget {
+		if op := w.request().Opcode; left == 0 && op != opForget && op != opBatchForget && s.count.Load() < maxLoops {
 			s.start()
 		}
 		s.serveOne(w, n)
+		if w.broken {
+			if s.idle.Load() == 0 {
+				s.start()
+			}
+			return
+		}
 		if s.idle.Add(1) > idleLoops {
 			s.idle.Add(-1)
 			return
 		}
+	}
+}
+
+// warn logs an error that concerns no layer, once a second.
+func (s *server) warn(msg string, err error) {
+	if held, ok := s.trouble.log(time.Now()); ok {
+		s.f.opts.Log.Error(msg, "error", err, "held_back", held)
 	}
 }
 
@@ -197,7 +247,7 @@ func (s *server) send(p []byte) {
 // check logs what is wrong with a reply. That its request is no more is nothing wrong.
 func (s *server) check(err error) {
 	if err != nil && err != unix.ENOENT && err != unix.ENODEV {
-		s.f.opts.Log.Error("FUSE reply not accepted", "error", err)
+		s.warn("FUSE reply not accepted", err)
 	}
 }
 
@@ -215,6 +265,7 @@ func (s *server) read(w *worker) {
 	st := fuse.OK
 	defer func() {
 		if v := recover(); v != nil {
+			w.broken = true
 			st = s.f.panicked(v)
 		}
 		if !st.Ok() {
@@ -222,12 +273,15 @@ func (s *server) read(w *worker) {
 		}
 	}()
 	x, n, st := s.raw.readable(in, len(w.payload()))
-	if !st.Ok() || n >= spliceMin && s.splice(w, x, in, n) {
+	if !st.Ok() {
 		return
 	}
 	if n > 0 {
 		ctx := s.reads.begin(in, s.f.done)
 		defer s.reads.end(ctx)
+		if n >= spliceMin && s.splice(w, x, in, n) {
+			return
+		}
 		st = s.raw.readAt(ctx, x, in, w.payload()[:n])
 	}
 	if st.Ok() {
@@ -267,9 +321,8 @@ func (s *server) entryGone(parent uint64, name string) {
 	p := make([]byte, 0, note.Length)
 	p = append(p, unsafe.Slice((*byte)(unsafe.Pointer(&note)), size)...)
 	p = append(append(p, name...), 0)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if !s.closed {
+	if s.enter() {
+		defer s.leave()
 		_, _ = unix.Write(s.dev, p)
 	}
 }

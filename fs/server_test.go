@@ -193,3 +193,37 @@ func TestAbort(t *testing.T) {
 	<-f.served
 	must(t, f.Close())
 }
+
+// TestCloseStuckNotification closes the file system while a process holds the lock of
+// its root that a notification waits for, and does not get on.
+func TestCloseStuckNotification(t *testing.T) {
+	f, other := mustMount(t), mustMount(t)
+	b := mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1<<20)})
+	asked, gate := make(chan struct{}, 100), make(chan struct{})
+	b.blob.hook = func(ctx context.Context) error {
+		asked <- struct{}{}
+		select {
+		case <-gate:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	d, _ := mustAttach(t, other, "slow", b)
+	lazy, _ := mustAttach(t, f, "layer", mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1000)}))
+	must(t, exec.Command("ls", lazy).Run()) // the kernel knows the name
+	c := command(t, "stuck", f.dir, filepath.Join(d, "big"))
+	c.Stderr = nil
+	must(t, c.Start())
+	<-asked
+	detached := make(chan error)
+	go func() { detached <- f.Detach("layer") }()
+	until(t, func() bool { return f.Stats().Layers == 0 })
+	if err := f.Close(); err == nil || !strings.Contains(err.Error(), "notification") {
+		t.Errorf("close: %v", err)
+	}
+	close(gate)
+	<-detached
+	c.Wait()
+	until(t, func() bool { return f.server.users.Load() == 0 })
+}

@@ -19,7 +19,7 @@ const (
 )
 
 // keptWorkers is how many workers without work are kept.
-const keptWorkers = 8
+const keptWorkers = 16
 
 // worker is what it takes to serve one request at a time: room for the request and
 // the reply, and a pipe for replies that are spliced. It belongs to one goroutine.
@@ -33,6 +33,8 @@ type worker struct {
 	in   []byte // request
 	out  []byte // reply: the header, and page aligned behind it the payload
 	pipe pipe
+	// broken says that a request panicked: who knows what still writes to out.
+	broken bool
 
 	inVec, outVec [1][]byte // of in and out, for go-fuse
 }
@@ -87,23 +89,28 @@ type workers struct {
 // get returns a worker.
 func (p *workers) get() (*worker, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if n := len(p.free); n > 0 {
+		defer p.mu.Unlock()
 		w := p.free[n-1]
 		p.free = p.free[:n-1]
 		return w, nil
 	}
+	p.mu.Unlock()
 	return newWorker()
 }
 
-// put gives a worker back.
+// put gives a worker back. The memory of a broken one is never used again.
 func (p *workers) put(w *worker) {
+	if w.broken {
+		return
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if len(p.free) < keptWorkers {
+		defer p.mu.Unlock()
 		p.free = append(p.free, w)
 		return
 	}
+	p.mu.Unlock()
 	w.close()
 }
 
