@@ -3,7 +3,6 @@
 package ztoc
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,12 +22,12 @@ func (s *Survey) WriteCompact(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
-	var readErr error // of the entries
-	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, entries: s.tape.all(&readErr), count: s.Len()}
+	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, count: s.Len()}
+	src.entries = s.tape.all(&src.readErr)
 	if z.Compression == Gzip {
 		src.windows = s.planner.out
 	}
-	if err := cmp.Or(src.write(w), readErr); err != nil {
+	if err := src.write(w); err != nil {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
 	return nil

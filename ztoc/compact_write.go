@@ -18,6 +18,7 @@ type compactSource struct {
 	zinfo         *ZInfo                // without windows
 	windows       *windowWriter         // finished; nil for an uncompressed layer
 	entries       iter.Seq2[int, Entry] // in the order of the tar
+	readErr       error                 // set by entries, where it ends early
 	count         int                   // how many there are, about
 }
 
@@ -36,6 +37,9 @@ func (src *compactSource) encode(enc *zstd.Encoder, w io.Writer) error {
 		if err := table.add(&e); err != nil {
 			return fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
 		}
+	}
+	if src.readErr != nil {
+		return src.readErr
 	}
 	s := &sectionWriter{enc: enc}
 	for _, v := range [...]int64{

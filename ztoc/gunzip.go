@@ -3,6 +3,7 @@
 package ztoc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ type GzipReader struct {
 	ctx    context.Context //nolint:containedctx // of the goroutines
 	cancel context.CancelFunc
 	stages stages
-	slab   *[]byte
 	member walker // checks members
 
 	w    *work // whose data are being read
@@ -29,9 +29,9 @@ type GzipReader struct {
 // it; r is not closed.
 func NewGzipReader(ctx context.Context, r io.Reader) *GzipReader {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &GzipReader{ctx: ctx, cancel: cancel, slab: borrowMemory()}
+	g := &GzipReader{ctx: ctx, cancel: cancel}
 	g.p = &pass{
-		opts: passOptions{compression: Gzip}, memory: newMemory(*g.slab),
+		opts: passOptions{compression: Gzip}, memory: newMemory(),
 		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
 		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
 	}
@@ -85,7 +85,7 @@ func (g *GzipReader) fill() error {
 		}
 		w, ok := receive(g.ctx, g.p.works)
 		if !ok {
-			g.err = g.ctx.Err()
+			g.err = cmp.Or(g.panicked(), g.ctx.Err())
 			break
 		}
 		g.w, g.member.out = w, w.off+int64(len(w.data))
@@ -113,12 +113,19 @@ func (g *GzipReader) free(w *work) {
 
 // Close ends reading ahead. It waits for a read of the layer's reader that is under way.
 func (g *GzipReader) Close() error {
-	if g.slab == nil {
-		return nil
-	}
 	g.cancel()
-	g.stages.wait()
-	memories.Put(g.slab)
-	g.slab, g.rest, g.err = nil, nil, errors.New("closed")
+	g.stages.wg.Wait()
+	if g.p.memory.slab != nil {
+		g.p.memory.free()
+	}
+	g.w, g.rest, g.err = nil, nil, errors.New("reader is closed")
+	return g.panicked()
+}
+
+// panicked returns the panic of a stage as an error: a layer must not end the program.
+func (g *GzipReader) panicked() error {
+	if p := g.stages.panicked(); p != nil {
+		return fmt.Errorf("ztoc: internal error: %v", p)
+	}
 	return nil
 }

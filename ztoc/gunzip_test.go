@@ -91,6 +91,21 @@ func TestGzipReaderClose(t *testing.T) {
 	}
 }
 
+// TestGzipReaderPanic contains what the layer's reader does.
+func TestGzipReaderPanic(t *testing.T) {
+	g := ztoc.NewGzipReader(t.Context(), panicReader{})
+	if _, err := io.Copy(io.Discard, g); err == nil || errors.Is(err, context.Canceled) || errors.Is(err, ztoc.ErrFormat) {
+		t.Errorf("read: %v", err)
+	}
+	if err := g.Close(); err == nil {
+		t.Error("close: no error")
+	}
+}
+
+type panicReader struct{}
+
+func (panicReader) Read([]byte) (int, error) { panic("on the way") }
+
 // TestCheckTOC holds zTOCs of both formats to tars.
 func TestCheckTOC(t *testing.T) {
 	plain := mustTar(t, ztoctest.Files(4, 300), ztoctest.TarOptions{})

@@ -77,6 +77,14 @@ func appendTime(p []byte, t time.Time) []byte {
 	return q
 }
 
+// wireTime returns t as it reads back from a zTOC 0.9.
+func wireTime(t time.Time) time.Time {
+	if len(appendTime(nil, t)) == 0 {
+		return time.Unix(noTime, 0).UTC()
+	}
+	return t
+}
+
 // unmarshalTime returns the time of wire form p.
 func unmarshalTime(p []byte) (time.Time, error) {
 	if len(p) == 0 {

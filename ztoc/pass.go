@@ -81,13 +81,13 @@ type result struct {
 // run reads the layer from r. An error that is a *readError is not the layer's.
 func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 	ctx, cancel := context.WithCancel(parent)
-	slab := borrowMemory()
 	p := &pass{
-		opts: o, memory: newMemory(*slab),
+		opts: o, memory: newMemory(),
 		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
 		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
 		sums: make(chan batch, pieces),
 	}
+	defer p.memory.free() // the stages have ended, whatever happens
 	var (
 		stages stages
 		w      = &walker{p: p}
@@ -114,7 +114,6 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 		p.read(ctx, r)
 	}()
 	cancel()
-	memories.Put(slab)
 	// The end of parent may come when only digests are missing.
 	if e := parent.Err(); e != nil && (err != nil || !digested) {
 		return nil, &readError{p.off, e}
@@ -152,9 +151,16 @@ func (s *stages) start(cancel context.CancelFunc, f func()) {
 // wait returns when all have ended.
 func (s *stages) wait() {
 	s.wg.Wait()
-	if s.panics != nil {
-		panic(s.panics)
+	if p := s.panicked(); p != nil {
+		panic(p)
 	}
+}
+
+// panicked returns what the first stage that did panicked with, or nil.
+func (s *stages) panicked() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.panics
 }
 
 // free is a list of idle things. One goroutine gets, any put.

@@ -207,6 +207,9 @@ func TestOddHeaders(t *testing.T) {
 	if noTime != 2 || !reflect.DeepEqual(z.TOC, again.TOC) {
 		t.Errorf("%d times without wire form; over the wire\n%+v\nbecame\n%+v", noTime, z.TOC, again.TOC)
 	}
+	if c := mustCheck(t, mustOpen(t, mustMarshal(t, z)), archive, ztoc.CheckOptions{}); len(c.Faults) > 0 {
+		t.Errorf("faults of a sound zTOC: %v", c.Faults)
+	}
 	r := tar.NewReader(bytes.NewReader(archive))
 	for _, e := range z.TOC {
 		hdr, err := r.Next()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -173,13 +174,19 @@ func (a *ztocBuildArgs) write(s *ztoc.Survey) error {
 // errOther is why a zTOC is not written when there is nothing wrong with it.
 var errOther = errors.New("another zTOC could not be written")
 
-// writeZTOCs writes outs, at the same time. The files get their names when all are complete.
+// writeZTOCs writes outs, files at the same time: they get their names when all are complete.
 func writeZTOCs(s *ztoc.Survey, outs []*ztocOutput) error {
 	var (
 		wg, encoded sync.WaitGroup
 		failed      atomic.Bool
 		errs        = make([]error, len(outs))
 	)
+	if len(outs) > 1 && slices.ContainsFunc(outs, (*ztocOutput).special) { // both may be the same pipe
+		if err := writeZTOCs(s, outs[:1]); err != nil {
+			return err
+		}
+		return writeZTOCs(s, outs[1:])
+	}
 	encoded.Add(len(outs))
 	for i, o := range outs {
 		wg.Go(func() {
@@ -208,6 +215,12 @@ func writeZTOCs(s *ztoc.Survey, outs []*ztocOutput) error {
 		}
 	}
 	return nil
+}
+
+// special reports whether the output is not a file, there or to be.
+func (o *ztocOutput) special() bool {
+	info, err := os.Stat(o.file)
+	return err == nil && !info.Mode().IsRegular()
 }
 
 // write writes the zTOC to w.
