@@ -216,13 +216,13 @@ func (s *server) serveOne(w *worker, n int) {
 	op := w.request().Opcode
 	switch {
 	case s.f.opts.Debug: // go-fuse logs what passes through it
-		s.send(s.handle(w, n))
+		s.send(w, s.handle(w, n))
 	case op == opRead && n >= int(unsafe.Sizeof(fuse.ReadIn{})):
 		s.read(w)
 	case op == opInterrupt && n >= int(unsafe.Sizeof(fuse.InterruptIn{})):
 		s.interrupt(w)
 	default:
-		s.send(s.handle(w, n))
+		s.send(w, s.handle(w, n))
 	}
 }
 
@@ -236,26 +236,27 @@ func (s *server) handle(w *worker, n int) []byte {
 	return w.out[:n]
 }
 
-// send sends a reply, unless it is empty.
-func (s *server) send(p []byte) {
-	if len(p) > 0 {
-		_, err := unix.Write(s.dev, p)
-		s.check(err)
+// send sends a reply that w has made, unless it is empty.
+func (s *server) send(w *worker, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if _, err := unix.Write(s.dev, p); failed(err) {
+		s.warn("FUSE reply not accepted", err)
+		_, _ = unix.Write(s.dev, w.status(fuse.EIO)) // without a reply it would be waited for
 	}
 }
 
-// check logs what is wrong with a reply. That its request is no more is nothing wrong.
-func (s *server) check(err error) {
-	if err != nil && err != unix.ENOENT && err != unix.ENODEV {
-		s.warn("FUSE reply not accepted", err)
-	}
+// failed reports whether a reply was not accepted. That its request is no more is no failure.
+func failed(err error) bool {
+	return err != nil && err != unix.ENOENT && err != unix.ENODEV
 }
 
 // interrupt passes on to a READ that the kernel wants it to end.
 func (s *server) interrupt(w *worker) {
 	in := (*fuse.InterruptIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
 	if !s.reads.interrupt(in.Unique) {
-		s.send(w.status(fuse.EAGAIN)) // it is done, or about to begin: the kernel knows, and asks again
+		s.send(w, w.status(fuse.EAGAIN)) // it is done, or about to begin: the kernel knows, and asks again
 	}
 }
 
@@ -269,7 +270,7 @@ func (s *server) read(w *worker) {
 			st = s.f.panicked(v)
 		}
 		if !st.Ok() {
-			s.send(w.status(st))
+			s.send(w, w.status(st))
 		}
 	}()
 	x, n, st := s.raw.readable(in, len(w.payload()))
@@ -285,7 +286,7 @@ func (s *server) read(w *worker) {
 		st = s.raw.readAt(ctx, x, in, w.payload()[:n])
 	}
 	if st.Ok() {
-		s.send(w.reply(n))
+		s.send(w, w.reply(n))
 	}
 }
 
@@ -300,7 +301,7 @@ func (s *server) splice(w *worker, x ref, in *fuse.ReadIn, n int) bool {
 	if w.pipe.load(w.reply(n)[:headerSize], e.Fd, e.Off, n) != nil {
 		return false // reading without the pipe says what it is, if it is the file
 	}
-	if err := w.pipe.send(s.dev, headerSize+n); err != nil && err != unix.ENOENT && err != unix.ENODEV {
+	if err := w.pipe.send(s.dev, headerSize+n); failed(err) {
 		return false // the kernel may still wait for the reply
 	}
 	s.f.stats.reads.Add(1)
