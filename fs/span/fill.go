@@ -17,7 +17,7 @@ const maxGather = 4 << 10
 // task is work for the layer that Close ends.
 type task struct{ cancel context.CancelCauseFunc }
 
-// begin returns a context for work that is to end with the layer, and what to call
+// work returns a context for what is to end with the layer, and what to call
 // when it has ended.
 func (l *Layer) work(ctx context.Context) (context.Context, func(), error) {
 	if !l.enter() {
