@@ -77,7 +77,7 @@ var mayImport = map[string][]string{
 
 // external imports: owner → module path prefixes it may import beside std.
 var mayUse = map[string][]string{
-	"ztoc":     {"github.com/klauspost/compress/flate", "github.com/klauspost/compress/gzip", "github.com/klauspost/compress/zstd", "github.com/opencontainers/go-digest", "github.com/google/flatbuffers", "golang.org/x/sys"},
+	"ztoc":     {"github.com/klauspost/compress/flate", "github.com/klauspost/compress/gzip", "github.com/klauspost/compress/huff0", "github.com/klauspost/compress/zstd", "github.com/opencontainers/go-digest", "github.com/google/flatbuffers", "golang.org/x/sys"},
 	"registry": {"oras.land/oras-go/v2", "github.com/opencontainers/", "github.com/containerd/errdefs", "github.com/distribution/reference"},
 	"index":    {"github.com/opencontainers/", "github.com/containerd/errdefs", "github.com/containerd/platforms", "golang.org/x/sync"},
 	"fs/span":  {"github.com/opencontainers/go-digest", "golang.org/x/sync", "golang.org/x/sys"},
