@@ -15,6 +15,7 @@ const (
 	heads    = 16      // sequential readers of a layer that are told apart
 	skipBack = 1 << 20 // reads of one readahead of the kernel overtake one another
 	skipOver = 1 << 20 // and mapped files are read with gaps
+	maxSpans = 1 << 10 // read ahead at once
 	minRun   = 256 << 10
 	minAhead = 256 << 10
 	maxAhead = 32 << 20
@@ -96,7 +97,7 @@ func (h *head) extend(zi *ztoc.ZInfo, window, target int64) (from, to int) {
 	if from >= len(zi.Spans) || zi.Spans[from].Out.Off-h.next > window/2 {
 		return 0, 0
 	}
-	for to = from; to < len(zi.Spans) && zi.Spans[to].Out.Off < target && zi.Spans[to].Out.Len <= 2*h.run; to++ {
+	for to = from; to < len(zi.Spans) && to-from < maxSpans && zi.Spans[to].Out.Off < target && zi.Spans[to].Out.Len <= 2*h.run; to++ {
 		h.ahead += zi.Spans[to].Out.Len
 	}
 	h.asked = max(h.asked, to)
@@ -176,7 +177,7 @@ func (l *Layer) guess(n, end int64, first, last int) (from, to int) {
 		before += l.zi.Spans[i].Out.Len
 	}
 	window := min(max(before, minGuessed), maxGuessed)
-	for from, to = last+1, last+1; to < len(l.zi.Spans); to++ {
+	for from, to = last+1, last+1; to < len(l.zi.Spans) && to-from < maxSpans; to++ {
 		out := l.zi.Spans[to].Out
 		if out.Off >= end || out.End()-l.zi.Spans[last].Out.End() > window {
 			break

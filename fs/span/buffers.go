@@ -9,7 +9,7 @@ import (
 
 // Buffers are pooled by the power of two that holds them, within these bounds.
 const (
-	minClass = 16 // 64 KiB
+	minClass = 12 // 4 KiB
 	maxClass = 26 // 64 MiB
 )
 
@@ -39,6 +39,15 @@ func (b *buffers) put(p []byte) {
 	}
 	p = p[:0]
 	b.classes[c-minClass].Put(&p)
+}
+
+// bufferSize is how much memory a slice of n bytes takes.
+func bufferSize(n int64) int64 {
+	c := sizeClass(n)
+	if c > maxClass {
+		return n
+	}
+	return 1 << c
 }
 
 // sizeClass returns the exponent of the smallest pooled power of two that holds n.

@@ -130,7 +130,7 @@ func (d *decoders) serveBulk() {
 			if j == nil {
 				break
 			}
-			if !p.add(j) {
+			if j.class != background || !p.add(j) {
 				j.run()
 			}
 		}

@@ -131,7 +131,7 @@ func (l *Layer) recheck(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		out := l.zi.Spans[i].Out
-		n, err := l.store.memory.acquire(ctx, out.Len, &u)
+		n, err := l.store.memory.acquire(ctx, bufferSize(out.Len), &u)
 		if err != nil {
 			return context.Cause(ctx)
 		}

@@ -56,10 +56,10 @@ type ticket struct {
 	in chan struct{} // closed when let in
 }
 
-// acquire waits for n, or for the share of u's class if that is less, and returns
-// what is to be released.
+// acquire waits for n, and returns what is to be released. More than there is to have
+// is let in alone.
 func (g *gate) acquire(ctx context.Context, n int64, u *urgency) (int64, error) {
-	t := &ticket{n: min(n, g.share[u.class()]), u: u, in: make(chan struct{})}
+	t := &ticket{n: n, u: u, in: make(chan struct{})}
 	g.mu.Lock()
 	g.queue = append(g.queue, t)
 	g.admit()
@@ -103,7 +103,7 @@ func (g *gate) admit() {
 				i++ // its turn comes later
 				continue
 			}
-			if g.used+t.n > g.share[c] {
+			if g.used > 0 && g.used+t.n > g.share[c] {
 				return
 			}
 			g.used += t.n
@@ -158,11 +158,13 @@ func (c *calm) wake() {
 
 // wait returns once no reader has waited for a while, or u is above background.
 func (c *calm) wait(ctx context.Context, u *urgency) error {
-	for u.class() == background {
+	for {
 		c.mu.Lock()
+		// Who raises u calls look then: it is seen here, or moved is the channel to close.
+		urgent := u.class() != background
 		busy, left, moved := c.busy > 0, c.quiet-time.Since(c.since), c.moved
 		c.mu.Unlock()
-		if !busy && left <= 0 {
+		if urgent || !busy && left <= 0 {
 			break
 		}
 		if err := c.pause(ctx, busy, left, moved); err != nil {

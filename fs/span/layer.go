@@ -49,6 +49,7 @@ type Layer struct {
 	mu      sync.Mutex      // guards what follows and all flights, reads and requests of the layer
 	flights map[int]*flight // by span id: spans on their way
 	queued  []*request      // that have not started yet
+	running map[*request]struct{}
 	tasks   map[*task]struct{}
 	over    error                 // why nothing is to be fetched any more
 	wrong   atomic.Pointer[error] // set by Condemn
@@ -99,6 +100,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		idle:     make(chan struct{}),
 		flights:  make(map[int]*flight),
 		tasks:    make(map[*task]struct{}),
+		running:  make(map[*request]struct{}),
 	}
 	l.refs.Store(1)
 	for i := range zi.Spans {
@@ -106,6 +108,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		switch {
 		case zi.Spans[i].Out.Len == 0:
 			l.spans[i].Store(present) // there is nothing to fetch
+			l.stats.recorded.Add(1)
 			continue
 		case ok:
 			l.spans[i].Store(recorded)
@@ -311,10 +314,10 @@ func (l *Layer) stop(err error) {
 	for t := range l.tasks {
 		t.cancel(err)
 	}
+	for req := range l.running {
+		req.cancel()
+	}
 	for _, f := range l.flights {
-		if f.req != nil && f.job == nil {
-			f.req.cancel()
-		}
 		l.land(f, err)
 	}
 }

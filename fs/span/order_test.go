@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -202,6 +203,7 @@ func TestAbsorb(t *testing.T) {
 	v := newValve(0)
 	src.gate = v.gate
 	s := mustOpen(t, t.TempDir(), Options{Requests: 2, Quiet: now})
+	s.slots.share[demand] = 2
 	l := mustLayer(t, s, d, src)
 	res := make(chan error, 10)
 	read := func(i int64) {
@@ -229,4 +231,50 @@ func TestAbsorb(t *testing.T) {
 	if got, want := src.reqs[2:], []ztoc.Range{{Off: 5 * size, Len: 4 * size}}; !slices.Equal(got, want) {
 		t.Errorf("requests %v, want %v", got, want)
 	}
+}
+
+// TestCalmIsLeft has what waits for calm become urgent just when it begins to wait.
+func TestCalmIsLeft(t *testing.T) {
+	c := newCalm(time.Hour)
+	c.enter()
+	var u urgency
+	u.c.Store(uint32(background))
+	res := make(chan error, 1)
+	c.mu.Lock()
+	go func() { res <- c.wait(t.Context(), &u) }()
+	u.raise(demand)
+	c.wake()
+	c.mu.Unlock()
+	must(t, <-res)
+}
+
+// TestUrgencyEnds has Fill pause in a request that a reader has made urgent, once
+// the reader has its span.
+func TestUrgencyEnds(t *testing.T) {
+	const size = 100_000
+	d := plainLayer(5, size)
+	src := d.source()
+	v := newValve(size)
+	src.gate = v.gate
+	l := mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, src)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	filled := make(chan error, 1)
+	go func() { filled <- l.Fill(ctx) }()
+	<-v.blocked // in the second span
+	read := make(chan error, 1)
+	go func() { read <- l.ReadAt(t.Context(), make([]byte, 10), size) }()
+	waiters(t, l, 1, 2)
+	l.store.calm.enter() // another reader
+	close(v.open)
+	must(t, <-read)
+	mustSettle(t, l, 1)
+	l.mu.Lock()
+	f := l.flights[3]
+	if f == nil || f.req.u.class() != background {
+		t.Error("the rest of the request is still urgent")
+	}
+	l.mu.Unlock()
+	l.store.calm.leave()
+	must(t, <-filled)
 }

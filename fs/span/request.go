@@ -24,6 +24,7 @@ const (
 type request struct {
 	u       urgency
 	flights []*flight // in span order; fixed once started
+	base    class     // when no reader waits
 	waiting int       // waits of the flights that it is to bring
 	kept    bool      // it goes on when nobody waits
 	started bool
@@ -51,8 +52,14 @@ func (l *Layer) near(first, a, b int) bool {
 // far reports whether f is on its way, but so far back in a stream that it is
 // better fetched by itself. The caller holds l.mu.
 func (l *Layer) far(f *flight) bool {
-	return f.req != nil && f.req.brings(f) && f.req.started && !f.wanted() &&
-		l.zi.Spans[f.span].In.Off-f.req.pos > stride
+	if f.req == nil || !f.req.brings(f) || f.wanted() {
+		return false
+	}
+	pos := f.req.pos
+	if !f.req.started {
+		pos = l.in(f.req.flights).Off
+	}
+	return l.zi.Spans[f.span].In.Off-pos > stride
 }
 
 // part takes f out of its request. The caller holds l.mu.
@@ -93,7 +100,7 @@ func (l *Layer) launch(ctx context.Context, fresh []*flight) {
 // that nobody waits for is read ahead: it is not given up for that. The caller
 // holds l.mu.
 func (l *Layer) newRequest(fs []*flight, c class) *request {
-	req := &request{flights: fs}
+	req := &request{flights: fs, base: c}
 	req.u.c.Store(uint32(c))
 	for _, f := range fs {
 		f.req = req
@@ -109,9 +116,13 @@ func (l *Layer) newRequest(fs []*flight, c class) *request {
 // absorb adds flights to a request that has not started yet. The caller holds l.mu.
 func (l *Layer) absorb(fs []*flight) bool {
 	first, last := fs[0].span, fs[len(fs)-1].span
+	wanted := slices.ContainsFunc(fs, (*flight).wanted)
 	for _, req := range l.queued {
 		head, tail := req.flights[0].span, req.flights[len(req.flights)-1].span
 		switch {
+		case wanted && l.zi.Spans[first].In.Off-l.zi.Spans[head].In.Off > stride,
+			req.u.class() == demand && l.zi.Spans[head].In.Off-l.zi.Spans[first].In.Off > stride:
+			continue // a reader would wait for what others want
 		case l.near(head, tail, first) && l.in(fs).End()-l.zi.Spans[head].In.Off <= l.store.opts.MaxFetch:
 			req.flights = append(req.flights, fs...)
 		case l.near(first, last, head) && l.zi.Spans[tail].In.End()-l.zi.Spans[first].In.Off <= l.store.opts.MaxFetch:
@@ -137,10 +148,14 @@ func (l *Layer) spawn(ctx context.Context, req *request, work func(context.Conte
 	// The request outlives the reader that started it while others wait.
 	ctx, req.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	l.refs.Add(1)
+	l.running[req] = struct{}{}
 	go func() {
 		defer l.leave()
 		defer req.cancel()
 		work(ctx, req)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.running, req)
 	}()
 }
 
@@ -216,7 +231,7 @@ func (l *Layer) check(ctx context.Context, req *request) {
 
 func (l *Layer) checkOne(ctx context.Context, req *request, f *flight) (ok bool, err error) {
 	out := l.zi.Spans[f.span].Out
-	n, err := l.store.memory.acquire(ctx, out.Len, &req.u)
+	n, err := l.store.memory.acquire(ctx, bufferSize(out.Len), &req.u)
 	if err != nil {
 		return false, err
 	}
@@ -228,6 +243,9 @@ func (l *Layer) checkOne(ctx context.Context, req *request, f *flight) (ok bool,
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if req.brings(f) {
+		l.part(f)
+	}
 	f.buf = buf
 	l.settle(f, nil)
 	l.land(f, nil)

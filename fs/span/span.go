@@ -126,6 +126,9 @@ const (
 	DefaultQuiet     = 100 * time.Millisecond
 )
 
+// readerSlots is how many times Options.Requests readers may have under way.
+const readerSlots = 16
+
 // maxSpan bounds the compressed and the uncompressed bytes of one span.
 const maxSpan = 256 << 20
 
@@ -139,7 +142,7 @@ type Options struct {
 	MaxMemory int64 // bytes of requests and spans on their way, over all layers; 0 means 256 MiB
 	Decoders  int   // spans verified and inflated at the same time; 0 means GOMAXPROCS
 
-	Requests int           // range requests under way, over all layers; 0 means 8, at least 2
+	Requests int           // range requests under way, over all layers, before only readers may make more, up to 16 times as many; 0 means 8, at least 2
 	Quiet    time.Duration // how long no reader must have waited before Fill goes on; 0 means 100 ms, negative none
 }
 
@@ -202,7 +205,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	return &Store{
 		dir:      dir,
 		opts:     opts,
-		slots:    gate{share: shares(int64(opts.Requests), 1)},
+		slots:    gate{share: slotShares(int64(opts.Requests))},
 		memory:   gate{share: shares(opts.MaxMemory, opts.MaxMemory/4)},
 		calm:     newCalm(opts.Quiet),
 		decoders: decoders{limit: opts.Decoders},
@@ -215,6 +218,14 @@ func Open(dir string, opts Options) (*Store, error) {
 // least of it is kept free for readers.
 func shares(n, least int64) [classes]int64 {
 	return [classes]int64{demand: n, prefetch: n - least, background: max(n/4, 1)}
+}
+
+// slotShares returns the shares of n requests. Readers may make more, as those who
+// wait for a registry that does not answer must not keep others from another one.
+func slotShares(n int64) [classes]int64 {
+	sh := shares(n, 1)
+	sh[demand] = readerSlots * n
+	return sh
 }
 
 // look has those who wait look at their urgency again.

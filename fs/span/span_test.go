@@ -43,7 +43,7 @@ func TestReadAt(t *testing.T) {
 					want++
 				}
 			}
-			if st.SpansPresent != want || st.SpansFetched != int64(want) {
+			if st.SpansPresent != st.Spans || st.SpansFetched != int64(want) {
 				t.Errorf("%d of %d spans present, %d fetched", st.SpansPresent, want, st.SpansFetched)
 			}
 			if st.Requests != int64(src.requests()) {

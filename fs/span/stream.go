@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // errPanic is the cause when a source or decoder panicked; the daemon must outlive it.
@@ -71,11 +72,11 @@ func (l *Layer) stream(ctx context.Context, req *request) (err error) {
 	defer r.Close()
 	b := &body{r: r, pos: in.Off, end: in.End()}
 	defer func() { l.stats.bytesFetched.Add(b.pos - in.Off) }()
-	for _, f := range req.flights {
+	for i, f := range req.flights {
 		if !l.brings(req, f) {
 			continue // it came elsewhere
 		}
-		if err := l.take(ctx, req, f, b); err != nil {
+		if err := l.take(ctx, req, i, b); err != nil {
 			return err
 		}
 	}
@@ -91,31 +92,38 @@ func (l *Layer) brings(req *request, f *flight) bool {
 	return req.brings(f)
 }
 
-// take reads the bytes of one span and hands them on.
-func (l *Layer) take(ctx context.Context, req *request, f *flight, b *body) error {
+// take reads the bytes of flight i of a request and hands them on.
+func (l *Layer) take(ctx context.Context, req *request, i int, b *body) error {
 	if err := l.store.calm.wait(ctx, &req.u); err != nil {
 		return err
 	}
+	f := req.flights[i]
 	sp := &l.zi.Spans[f.span]
-	held, err := l.store.memory.acquire(ctx, sp.In.Len+sp.Out.Len, &req.u)
+	held, err := l.store.memory.acquire(ctx, bufferSize(sp.In.Len)+bufferSize(sp.Out.Len), &req.u)
 	if err != nil {
 		return err
 	}
 	j := &job{l: l, f: f, held: held, src: l.store.buffers.get(sp.In.Len)}
 	j.again = func() { l.launch(ctx, []*flight{f}) }
 	l.refs.Add(1) // until free
+	claimed := false
+	defer func() { // when the source panics, too
+		if !claimed {
+			j.free()
+		}
+	}()
 	if err = b.skip(sp.In.Off); err == nil {
 		err = b.read(j.src, sp.In.Off)
 	}
-	if err != nil || !l.claim(req, j, b.pos) {
-		j.free()
+	if err == nil {
+		claimed = l.claim(req, j, b.pos, req.flights[i+1:])
 	}
 	return err
 }
 
 // claim makes j the job of its flight and has it decoded, unless the flight's bytes
-// have come elsewhere.
-func (l *Layer) claim(req *request, j *job, pos int64) bool {
+// have come elsewhere. A request is as urgent as the rest of it.
+func (l *Layer) claim(req *request, j *job, pos int64, rest []*flight) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	req.pos = pos
@@ -128,6 +136,9 @@ func (l *Layer) claim(req *request, j *job, pos int64) bool {
 	c := max(req.u.class(), prefetch)
 	if f.wanted() {
 		c = demand
+		if !slices.ContainsFunc(rest, func(g *flight) bool { return req.brings(g) && g.wanted() }) {
+			req.u.c.Store(uint32(req.base))
+		}
 	}
 	l.store.decoders.push(j, c)
 	return true

@@ -76,7 +76,7 @@ func (l *Layer) sumTail(ctx context.Context, h hash.Hash) (err error) {
 		return err
 	}
 	defer l.store.slots.release(slot)
-	held, err := l.store.memory.acquire(ctx, in.Len, &u)
+	held, err := l.store.memory.acquire(ctx, bufferSize(in.Len), &u)
 	if err != nil {
 		return err
 	}
