@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // maxCondemned bounds how many layers are remembered as condemned.
@@ -41,7 +43,11 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 // condemn ends the serving of a layer whose bytes are known to be wrong, for good: to
 // those who use it, too. The caller holds l.mu.
 func (s *layers) condemn(l *layer, wrong error) error {
-	err := s.states.condemn(l.key)
+	what := l.key
+	if !errors.Is(wrong, errTOC) {
+		what = wrongDiffID(l.key, l.state.DiffID)
+	}
+	err := s.states.condemn(what)
 	l.data.Condemn(wrong)
 	err = errors.Join(err, s.mount.Detach(l.key), l.data.Close(), s.spans.Remove(l.key))
 	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
@@ -51,26 +57,37 @@ func (s *layers) condemn(l *layer, wrong error) error {
 	return nil
 }
 
-// condemnedDir has an empty file for each condemned layer. It is not below the states'
+// condemnedDir has an empty file for each condemned layer, or layer of a wrong diffID. It is not below the states'
 // directory, where what no snapshot refers to is swept.
 func (d stateDir) condemnedDir() string {
 	return filepath.Join(filepath.Dir(string(d)), "condemned")
 }
 
-// condemned reports whether the layer key is not to be served any more.
-func (d stateDir) condemned(key string) bool {
-	_, err := os.Lstat(filepath.Join(d.condemnedDir(), key))
-	return err == nil
+// wrongDiffID names a layer that is not what an image says. That image may be the one that
+// is wrong: others, which say something else, are not to suffer.
+func wrongDiffID(key string, diffID digest.Digest) string {
+	return key + "-" + digest.FromString(diffID.String()).Encoded()[:32] // names have at most 255 bytes
 }
 
-// condemn remembers that the layer key is not to be served any more. Beyond a bound
-// the ones condemned first are forgotten.
-func (d stateDir) condemn(key string) error {
+// condemned reports whether the layer key is not to be served, or not to images that say
+// it has diffID.
+func (d stateDir) condemned(key string, diffID digest.Digest) bool {
+	for _, name := range []string{key, wrongDiffID(key, diffID)} {
+		if _, err := os.Lstat(filepath.Join(d.condemnedDir(), name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// condemn remembers what is not to be served any more: a layer key or a wrongDiffID. Beyond a
+// bound the ones condemned first are forgotten.
+func (d stateDir) condemn(name string) error {
 	dir := d.condemnedDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, key), nil); err != nil {
+	if err := writeFile(filepath.Join(dir, name), nil); err != nil {
 		return err
 	}
 	return errors.Join(keepNewest(dir, maxCondemned), syncDir(dir))

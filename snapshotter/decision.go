@@ -39,7 +39,7 @@ const (
 	ReasonZTOCFetch    Reason = "ztoc-fetch"      // the zTOC cannot be had
 	ReasonZTOCInvalid  Reason = "ztoc-invalid"    // the zTOC does not validate
 	ReasonZTOCMismatch Reason = "ztoc-mismatch"   // the zTOC is of another layer
-	ReasonDiffID       Reason = "diffid-mismatch" // with this zTOC the layer was not what the image says
+	ReasonDiffID       Reason = "diffid-mismatch" // with this zTOC the layer was not what the image says, or other images say
 	ReasonMount        Reason = "mount"           // the layer cannot be attached to the mount
 	ReasonImplied      Reason = "implied-dir"     // a directory without an entry of its own is special in a layer below
 	ReasonUnpack       Reason = "unpack"          // fallback: the layer was to be local, and could not be unpacked

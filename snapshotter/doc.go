@@ -81,7 +81,9 @@
 //     that verifies. Who comes first on the line is for fs/span to say. An error puts a
 //     layer off, for 5 s to 5 min, and never ends its fill.
 //   - A complete layer has its diffID and the table of contents of its tar, or is condemned: its reads fail from then on (EIO), it is
-//     taken off the mount and off the disk, and that zTOC of that layer is not used again. Pulled
+//     taken off the mount and off the disk, and that zTOC of that layer is not used again: where the
+//     diffID is wrong, by images that say the same one, for it may be the image that lies. Images that
+//     differ in the diffID never share a layer; the second one's is unpacked, which tells who is right. Pulled
 //     anew, the layer is served with another zTOC or unpacked. What the
 //     kernel has in its page cache of it, running containers go on to see. That a
 //     layer had its diffID is noted, so that a restart asks nobody.

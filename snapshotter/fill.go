@@ -82,7 +82,7 @@ type fill struct {
 	diffID   digest.Digest // "" if it is not known
 	verified bool          // it had its diffID once
 	data     completer
-	check    func(ctx context.Context) error // of all but the diffID; the error matches errMismatch if it is wrong
+	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
 	added    time.Time
 	retry    time.Duration // how long the next one waits
 }
@@ -151,8 +151,11 @@ func (s *fills) work(ctx context.Context) {
 	}
 }
 
-// errMismatch says that a complete layer is not what its image says.
-var errMismatch = errors.New("the layer is not what its image says")
+// What can be wrong with a complete layer.
+var (
+	errMismatch = errors.New("the layer is not what its image says")
+	errTOC      = fmt.Errorf("%w: table of contents", errMismatch) // whatever the image's diffID
+)
 
 // complete fetches what is missing of a layer and verifies the whole.
 func (s *fills) complete(ctx context.Context, f *fill) {
@@ -201,7 +204,7 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 		return Mismatch, fmt.Errorf("%w: diffID is %s, not %s", errMismatch, got, f.diffID)
 	}
 	switch err := f.check(ctx); {
-	case errors.Is(err, errMismatch):
+	case errors.Is(err, errTOC):
 		return Mismatch, err
 	case err != nil:
 		return Failed, err

@@ -16,7 +16,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/index"
@@ -60,7 +59,7 @@ func TestFills(t *testing.T) {
 		{"right", fill{diffID: digest.FromString("x")}, Verified},
 		{"verified before", fill{diffID: digest.FromString("y"), verified: true}, Verified},
 		{"wrong", fill{diffID: digest.FromString("y")}, Mismatch},
-		{"TOC wrong", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errMismatch }}, Mismatch},
+		{"TOC wrong", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errTOC }}, Mismatch},
 		{"TOC not there", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errInjected }}, Failed},
 		{"diffID not known", fill{}, Unverifiable},
 		{"diffID of another kind", fill{diffID: digest.SHA512.FromString("x")}, Unverifiable},
@@ -212,10 +211,7 @@ func TestCondemned(t *testing.T) {
 	opts, told := completions()
 	f := newFixture(t, m, opts)
 	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
-	i.diffs[0] = digest.FromString("another")
-	i.chains[0] = i.diffs[0]
-	i.manifest.Config = m.putJSON(ocispec.MediaTypeImageConfig, ocispec.Image{RootFS: ocispec.RootFS{Type: "layers", DiffIDs: i.diffs}})
-	i.bindIndex(t, i.index.Layers...)
+	i.lie(t)
 	release := make(chan struct{})
 	m.setHook(func(ctx context.Context, op string, d digest.Digest) error {
 		if d == i.manifest.Layers[0].Digest {

@@ -53,7 +53,7 @@ type layer struct {
 
 	mu    sync.Mutex // serialises opening and deleting; guards what follows
 	path  string     // of the directory in the mount; "" means not attached
-	state layerState
+	state layerState // of the snapshots that have the layer; zero if none is known to
 	src   *layerSource
 	data  *span.Layer
 
@@ -111,6 +111,7 @@ func (s *layers) delete(l *layer) error {
 		errs = append(errs, s.mount.Detach(l.key), l.data.Close())
 		l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
 	}
+	l.state = layerState{}
 	errs = append(errs, s.spans.Remove(l.key), s.states.remove(l.key))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete layer %s: %w", l.key, err)
@@ -123,10 +124,14 @@ func (s *layers) delete(l *layer) error {
 func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Also of a layer that is not open: it has snapshots, which would be served again.
+	if d := l.state.DiffID; l.state.Layer != "" && d != st.DiffID {
+		return "", local(ReasonDiffID, fmt.Errorf("another image has the layer, with the diffID %s", d))
+	}
 	if l.path != "" {
 		return l.path, s.addImage(l, st.Images[0])
 	}
-	if s.states.condemned(l.key) {
+	if s.states.condemned(l.key, st.DiffID) {
 		return "", local(ReasonDiffID, errMismatch)
 	}
 	z, err := parseZTOC(toc, st)
@@ -162,12 +167,13 @@ func (s *layers) restore(l *layer) (string, error) {
 	if l.path != "" {
 		return l.path, nil
 	}
-	if s.states.condemned(l.key) {
-		return "", errMismatch
-	}
 	st, toc, err := s.states.load(l.key)
 	if err != nil {
 		return "", err
+	}
+	if s.states.condemned(l.key, st.DiffID) {
+		l.state = st
+		return "", errMismatch
 	}
 	z, err := parseZTOC(toc, st)
 	if err != nil {
@@ -177,8 +183,14 @@ func (s *layers) restore(l *layer) (string, error) {
 }
 
 // open attaches the layer. The caller holds l.mu.
-func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (string, error) {
+func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err error) {
+	was := l.state
 	l.state = st
+	defer func() {
+		if err != nil {
+			l.state = was
+		}
+	}()
 	src := &layerSource{size: st.Size}
 	for i := len(st.Images) - 1; i >= 0; i-- {
 		r, err := s.repos(st.Images[i])

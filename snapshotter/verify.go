@@ -14,7 +14,7 @@ import (
 )
 
 // checkTOC holds the TOC that the complete layer key is served with to the headers of its tar.
-// The error matches errMismatch if the TOC is not the tar's.
+// The error matches errTOC if the TOC is not the tar's.
 func (s *layers) checkTOC(ctx context.Context, key string) error {
 	_, toc, err := s.states.load(key)
 	if err != nil {
@@ -35,11 +35,11 @@ func (s *layers) checkTOC(ctx context.Context, key string) error {
 	case errors.Is(err, ztoc.ErrUnsupported):
 		return nil // another indexer's zTOC may tell of tars that ours does not take
 	case errors.Is(err, ztoc.ErrFormat):
-		return fmt.Errorf("%w: %w", errMismatch, err)
+		return fmt.Errorf("%w: %w", errTOC, err)
 	case err != nil:
 		return err
 	case len(faults) > 0:
-		return fmt.Errorf("%w: table of contents: %w", errMismatch, faults[0])
+		return fmt.Errorf("%w: %w", errTOC, faults[0])
 	}
 	return nil
 }
