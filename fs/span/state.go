@@ -98,17 +98,21 @@ func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
 	}
-	data, err := os.OpenFile(filepath.Join(dir, "data"), os.O_RDWR|os.O_CREATE, 0o600)
+	data, state, err := openFiles(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	state, err := os.OpenFile(filepath.Join(dir, "state"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, nil, errors.Join(err, data.Close())
-	}
 	sums, err = load(state, id, spans)
 	if err == nil && sums == nil {
-		err = reset(data, state, id, spans)
+		// Not emptied but replaced: a layer that is being closed may still write to them.
+		err = errors.Join(data.Close(), state.Close(), removeFiles(dir))
+		if err == nil {
+			data, state, err = openFiles(dir)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		_, err = state.WriteAt(id.header(spans), 0)
 	}
 	if err == nil {
 		// Longer or shorter than that, it was cut off by a crash: what is
@@ -143,16 +147,28 @@ func load(state *os.File, id identity, spans int) (map[int]uint32, error) {
 	return sums, nil
 }
 
-// reset empties both files, the slots first so that none outlives its bytes.
-func reset(data, state *os.File, id identity, spans int) error {
-	if err := state.Truncate(0); err != nil {
-		return err
+// openFiles opens the files of a layer, making those that are missing.
+func openFiles(dir string) (data, state *os.File, err error) {
+	data, err = os.OpenFile(filepath.Join(dir, "data"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := data.Truncate(0); err != nil {
-		return err
+	state, err = os.OpenFile(filepath.Join(dir, "state"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, errors.Join(err, data.Close())
 	}
-	_, err := state.WriteAt(id.header(spans), 0)
-	return err
+	return data, state, nil
+}
+
+// removeFiles removes the files of a layer, the slots first so that none outlives
+// its bytes.
+func removeFiles(dir string) error {
+	for _, name := range []string{"state", "data"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // write stores the bytes of span i, then its slot.

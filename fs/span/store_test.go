@@ -172,3 +172,31 @@ func TestOtherZInfo(t *testing.T) {
 	}
 	must(t, l.Close())
 }
+
+// TestOtherZInfoWhileClosing opens a layer under another zInfo while the one before
+// it still writes: none of its bytes get into the new one.
+func TestOtherZInfoWhileClosing(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{})
+	d := plainLayer(1, 1000)
+	l := mustLayer(t, s, d, d.source())
+	w := &slowFile{file: l.disk.data, open: make(chan struct{})}
+	l.disk.data = w
+	mustRead(t, l, d, 0, 10)
+	closed := make(chan error, 1)
+	go func() { closed <- l.Close() }()
+	for l.Retain() == nil { // until the key is free
+		must(t, l.Close())
+	}
+
+	other := plainLayer(2, 700)
+	l2 := mustLayer(t, s, other, other.source())
+	mustRead(t, l2, other, 0, 1700)
+	for i := range other.zi.Spans {
+		mustSettle(t, l2, i)
+	}
+	close(w.open)
+	must(t, <-closed)
+	mustRead(t, l2, other, 0, 1700)
+	must(t, l2.Close())
+}
