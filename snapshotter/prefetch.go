@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/index"
@@ -19,6 +20,22 @@ import (
 
 // OpPrefetch is the fetching of what a start is known to read, of a layer.
 const OpPrefetch Operation = "prefetch"
+
+// Bounds of what is prefetched, all of it hints of whoever made an image.
+const (
+	maxPrefetches = 32       // layers at once
+	maxHintZTOC   = 32 << 20 // bytes of a zTOC that is fetched for the numbers of its spans, one at a time
+)
+
+// hints bounds what is done at once for what is only a hint.
+type hints struct {
+	layers *semaphore.Weighted // that are prefetched
+	ztocs  *semaphore.Weighted // that are fetched for the numbers of their spans
+}
+
+func newHints() hints {
+	return hints{layers: semaphore.NewWeighted(maxPrefetches), ztocs: semaphore.NewWeighted(1)}
+}
 
 // errNoProfile says that nothing is known of what starts read of a layer.
 var errNoProfile = errors.New("no profile")
@@ -32,6 +49,10 @@ func (s *Snapshotter) prefetch(p *preparation, l *layer) {
 	}
 	manifest, img, layer := p.ref.Manifest, p.img, p.layer.Digest
 	s.tasks.run(func(ctx context.Context) {
+		if s.hints.layers.Acquire(ctx, 1) != nil {
+			return
+		}
+		defer s.hints.layers.Release(1)
 		start := time.Now()
 		f, from, err := s.profile(ctx, img, manifest, layer, zinfo)
 		if err == nil {
@@ -124,16 +145,28 @@ func (s *Snapshotter) listedPrefetch(ctx context.Context, img *image, layer dige
 	if !ok {
 		return nil, fmt.Errorf("prefetch artifact %s: the layer has no zTOC 0.9", desc.Digest)
 	}
-	b, err = s.images.artifact(ctx, img, layer, d)
+	return s.numbered(ctx, img, layer, d, f, zinfo.UncompressedSize)
+}
+
+// numbered returns what the spans of f hold, which are those of the zTOC desc of a layer of size bytes.
+func (s *Snapshotter) numbered(ctx context.Context, img *image, layer digest.Digest, desc ocispec.Descriptor, f *index.Prefetch, size int64) (*index.Profile, error) {
+	if desc.Size > maxHintZTOC {
+		return nil, fmt.Errorf("zTOC %s: %d bytes are more than %d, too many for what is only a hint", desc.Digest, desc.Size, maxHintZTOC)
+	}
+	if err := s.hints.ztocs.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer s.hints.ztocs.Release(1)
+	b, err := s.images.artifact(ctx, img, layer, desc)
 	if err != nil {
 		return nil, err
 	}
 	z, err := ztoc.Open(b)
 	if err != nil {
-		return nil, fmt.Errorf("zTOC %s: %w", d.Digest, err)
+		return nil, fmt.Errorf("zTOC %s: %w", desc.Digest, err)
 	}
-	if have, want := z.ZInfo().UncompressedSize, zinfo.UncompressedSize; have != want {
-		return nil, fmt.Errorf("zTOC %s is of a layer of %d bytes, not %d", d.Digest, have, want)
+	if have := z.ZInfo().UncompressedSize; have != size {
+		return nil, fmt.Errorf("zTOC %s is of a layer of %d bytes, not %d", desc.Digest, have, size)
 	}
 	return f.Profile(z.ZInfo()), nil
 }

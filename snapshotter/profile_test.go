@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -77,7 +78,7 @@ func TestProfile(t *testing.T) {
 		for n := range i.chains {
 			l, _ := f.layers.get(i.lazyKey(n))
 			data, _ := l.spans()
-			if s := data.Stats(); s.SpansPresent == 0 || s.SpansPresent == s.Spans || s.BytesServed != 0 {
+			if s := data.Stats(); s.SpansFetched == 0 || s.SpansPresent == s.Spans || s.BytesServed != 0 {
 				t.Errorf("layer %d: %+v", n, s)
 			}
 		}
@@ -174,7 +175,7 @@ func TestListedProfile(t *testing.T) {
 					<-told
 				}
 				s := data.Stats()
-				if n := s.SpansPresent; (n > 0) != (v.want >= 0) || n == s.Spans {
+				if n := s.SpansFetched; (n > 0) != (v.want >= 0) || s.SpansPresent == s.Spans {
 					t.Fatalf("%d of %d spans are there", n, s.Spans)
 				}
 				if v.want >= 0 {
@@ -183,6 +184,34 @@ func TestListedProfile(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestPrefetchBounds holds that zTOCs which are fetched for a hint's sake are so one at a
+// time, and not at all if they are large.
+func TestPrefetchBounds(t *testing.T) {
+	i := compactImage(t)
+	all := slices.Clone(i.index.Layers)
+	all[1].Size = maxHintZTOC + 1
+	for _, l := range i.manifest.Layers {
+		p, desc, err := (&index.Prefetch{Spans: []index.SpanRange{{Start: 0, End: 1}}}).Marshal()
+		check(t, err)
+		all = append(all, i.m.artifact(l.Digest, p, desc))
+	}
+	i.bindIndex(t, all...)
+	f := newFixture(t, i.m, Options{})
+	i.m.setHook(func(_ context.Context, op string, d digest.Digest) error {
+		if op == "fetch" && (d == all[0].Digest || d == all[1].Digest) && f.hints.ztocs.TryAcquire(1) {
+			t.Errorf("zTOC %s is fetched beside others", d)
+			f.hints.ztocs.Release(1)
+		}
+		return nil
+	})
+	i.m.forget()
+	f.prepareAll(i)
+	f.tasks.wg.Wait()
+	if n := i.m.fetched(); n[all[0].Digest] != 1 || n[all[1].Digest] != 0 {
+		t.Errorf("fetched %d and %d times", n[all[0].Digest], n[all[1].Digest])
 	}
 }
 
@@ -200,7 +229,7 @@ func TestBadProfile(t *testing.T) {
 	f.prepareAll(i)
 	f.tasks.close()
 	for _, l := range f.Layers() {
-		if l.Spans.SpansPresent != 0 {
+		if l.Spans.SpansFetched != 0 {
 			t.Errorf("fetched %+v", l)
 		}
 	}

@@ -122,11 +122,11 @@ type Snapshotter struct {
 	dir   string             // inner's
 	opts  Options
 
-	layers *layers
-	images *images
-	stage  *stage
-	tasks  *tasks
-
+	layers   *layers
+	images   *images
+	stage    *stage
+	tasks    *tasks
+	hints    hints
 	recorder *recorder
 
 	// Held while a lazy snapshot is committed and while any is removed, so
@@ -277,6 +277,7 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		dir:    dir,
 		opts:   opts,
 		remote: make(map[string]*remoteSnapshot),
+		hints:  newHints(),
 		layers: &layers{
 			states: stateDir(states), mount: p.mount, unmount: p.unmount, spans: p.spans, repos: p.repos,
 			spansDir: spansDir(opts.Root),
