@@ -40,14 +40,17 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 	return s.states.save(l.state, nil)
 }
 
-// condemn ends the serving of a layer whose bytes are known to be wrong, for good: to
-// those who use it, too. The caller holds l.mu.
+// condemn ends the serving of a layer whose bytes are known to be wrong, to those who use
+// it, too: for good, unless it is the disk's fault. The caller holds l.mu.
 func (s *layers) condemn(l *layer, wrong error) error {
-	what := l.key
-	if !errors.Is(wrong, errTOC) {
-		what = wrongDiffID(l.key, l.state.DiffID)
+	var err error
+	switch {
+	case errors.Is(wrong, errDisk): // the layer can be had anew
+	case errors.Is(wrong, errTOC):
+		err = s.states.condemn(l.key)
+	default:
+		err = s.states.condemn(wrongDiffID(l.key, l.state.DiffID))
 	}
-	err := s.states.condemn(what)
 	l.data.Condemn(wrong)
 	err = errors.Join(err, s.mount.Detach(l.key), l.data.Close(), s.spans.Remove(l.key))
 	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil

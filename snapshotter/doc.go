@@ -87,6 +87,8 @@
 //     anew, the layer is served with another zTOC or unpacked. What the
 //     kernel has in its page cache of it, running containers go on to see. That a
 //     layer had its diffID is noted, so that a restart asks nobody.
+//   - A complete layer with another diffID is fetched once more, to elsewhere, before it is condemned: disks
+//     lie, too. If it is right then, the bytes on disk are replaced under those who read them.
 //   - What a container's start reads is recorded per layer and image manifest: from the Prepare on its
 //     layers until they are quiet for ten seconds or it is removed, written whenever they pause. A layer shared by images tells
 //     what it was asked for since it was mounted, by whomever: too much is better than too little. A start

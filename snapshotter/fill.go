@@ -83,6 +83,7 @@ type fill struct {
 	verified bool          // it had its diffID once
 	data     completer
 	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
+	mend     func(ctx context.Context) error // fetches it once more, for a disk that lies; the error matches errMismatch if it is wrong again
 	added    time.Time
 	retry    time.Duration // how long the next one waits
 }
@@ -154,6 +155,7 @@ func (s *fills) work(ctx context.Context) {
 // What can be wrong with a complete layer.
 var (
 	errMismatch = errors.New("the layer is not what its image says")
+	errDisk     = errors.New("the disk does not keep what is written")
 	errTOC      = fmt.Errorf("%w: table of contents", errMismatch) // whatever the image's diffID
 )
 
@@ -196,15 +198,33 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 	case f.diffID == "" || f.diffID.Algorithm() != digest.SHA256:
 		return Unverifiable, nil
 	}
-	sum, err := f.data.Sum(ctx)
-	if err != nil {
-		return Failed, err
-	}
-	if got := digest.NewDigestFromBytes(digest.SHA256, sum[:]); got != f.diffID {
-		return Mismatch, fmt.Errorf("%w: diffID is %s, not %s", errMismatch, got, f.diffID)
+	if result, err := s.verifySum(ctx, f); result != Verified {
+		return result, err
 	}
 	switch err := f.check(ctx); {
 	case errors.Is(err, errTOC):
+		return Mismatch, err
+	case err != nil:
+		return Failed, err
+	}
+	return Verified, nil
+}
+
+// verifySum compares a complete layer with its diffID. Wrong bytes on disk are not the layer's fault
+// if it is right when it is fetched once more.
+func (s *fills) verifySum(ctx context.Context, f *fill) (CompletionResult, error) {
+	err := compareSum(ctx, f.data, f.diffID)
+	if errors.Is(err, errMismatch) {
+		s.log.Warn("layer is not what its image says, fetching it once more", "layer", f.layer.String(), "error", err)
+		if err = f.mend(ctx); err == nil {
+			err = compareSum(ctx, f.data, f.diffID)
+			if errors.Is(err, errMismatch) {
+				err = fmt.Errorf("%w: %w", errDisk, err)
+			}
+		}
+	}
+	switch {
+	case errors.Is(err, errMismatch):
 		return Mismatch, err
 	case err != nil:
 		return Failed, err

@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -59,6 +60,8 @@ func TestFills(t *testing.T) {
 		{"right", fill{diffID: digest.FromString("x")}, Verified},
 		{"verified before", fill{diffID: digest.FromString("y"), verified: true}, Verified},
 		{"wrong", fill{diffID: digest.FromString("y")}, Mismatch},
+		{"not there once more", fill{diffID: digest.FromString("y"), mend: func(context.Context) error { return errInjected }}, Failed},
+		{"disk lies", fill{diffID: digest.FromString("y"), mend: sound}, Mismatch},
 		{"TOC wrong", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errTOC }}, Mismatch},
 		{"TOC not there", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errInjected }}, Failed},
 		{"diffID not known", fill{}, Unverifiable},
@@ -68,6 +71,9 @@ func TestFills(t *testing.T) {
 			s, told, _ := newFills(t, Background{})
 			if c.fill.check == nil {
 				c.fill.check = sound
+			}
+			if c.fill.mend == nil {
+				c.fill.mend = func(context.Context) error { return errMismatch }
 			}
 			c.fill.layer, c.fill.data = digest.FromString(c.name), &fakeLayer{ok, "x"}
 			s.add(&c.fill)
@@ -249,6 +255,39 @@ func TestCondemned(t *testing.T) {
 	}
 	if n := f.entries("soci", "layers"); n != 0 {
 		t.Errorf("%d states are left", n)
+	}
+}
+
+// TestMend holds that a layer which is wrong on disk only is mended, and not condemned.
+func TestMend(t *testing.T) {
+	m := newMemory()
+	opts, told := completions()
+	f := newFixture(t, m, opts)
+	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
+	f.mustPrepare(i, 0, Lazy)
+	if c := <-told; c.Result != Verified {
+		t.Fatalf("completion %+v", c)
+	}
+	path := filepath.Join(spansDir(f.opts.Root), i.key(0), "data")
+	p := must(os.ReadFile(path))(t)
+	want := slices.Clone(p)
+	p[len(p)/2] ^= 1
+	check(t, os.WriteFile(path, p, 0o600))
+	l, _ := f.layers.get(i.key(0))
+	lies := &fill{layer: l.state.Layer, diffID: i.diffs[0], data: l.data, check: sound, mend: func(ctx context.Context) error {
+		return f.layers.mend(ctx, l.key, l.zinfo, l.src, i.diffs[0])
+	}}
+	if r, err := f.layers.fills.verify(t.Context(), lies); r != Verified {
+		t.Errorf("%s, %v", r, err)
+	}
+	if got := must(os.ReadFile(path))(t); !bytes.Equal(got, want) {
+		t.Error("the layer is wrong on disk")
+	}
+	if err := f.layers.mend(t.Context(), l.key, l.zinfo, l.src, digest.FromString("another")); !errors.Is(err, errMismatch) {
+		t.Errorf("mend of a layer that is another: %v", err)
+	}
+	if n := f.entries("soci", "spans"); n != 1 {
+		t.Errorf("%d layers have spans", n)
 	}
 }
 

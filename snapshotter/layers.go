@@ -212,6 +212,7 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err er
 	s.fills.add(&fill{
 		key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data,
 		check: func(ctx context.Context) error { return s.checkTOC(ctx, l.key) },
+		mend:  func(ctx context.Context) error { return s.mend(ctx, l.key, z.ZInfo(), src, st.DiffID) },
 	})
 	return path, nil
 }
