@@ -79,7 +79,7 @@
 //     it lazily, what it looks like would have to depend on the image.
 //   - Every lazy layer is completed in the background, two at a time: one that fetches and one
 //     that verifies. Who comes first on the line is for fs/span to say. An error puts a
-//     layer off, for 5 s to 5 min, and never ends its fill.
+//     layer off, for 5 s to 5 min, or up to 4 h if only its verification is missing, and never ends its fill.
 //   - A complete layer has its diffID and the table of contents of its tar, or is condemned: its reads fail from then on (EIO), it is
 //     taken off the mount and off the disk, and that zTOC of that layer is not used again: where the
 //     diffID is wrong, by images that say the same one, for it may be the image that lies. Images that

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // Background configures how what nobody has asked for of lazy layers is fetched.
@@ -29,7 +30,7 @@ type Background struct {
 type Completion struct {
 	Layer  digest.Digest
 	Result CompletionResult
-	Err    error // behind Failed and Mismatch
+	Err    error // behind Failed and Mismatch, and Unverifiable if there is one
 	Dur    time.Duration
 }
 
@@ -39,7 +40,7 @@ type CompletionResult string
 // The results.
 const (
 	Verified     CompletionResult = "verified"     // the layer is complete, and what its image says it is
-	Unverifiable CompletionResult = "unverifiable" // complete; the image's digest of it is of an unknown kind
+	Unverifiable CompletionResult = "unverifiable" // complete; its digest, or its tar, is of a kind that is not read here
 	Mismatch     CompletionResult = "mismatch"     // complete, but not what its image says: it is not served any more
 	Failed       CompletionResult = "failed"       // could not be fetched; it will be tried again
 	Dropped      CompletionResult = "dropped"      // too many layers wait
@@ -51,6 +52,8 @@ const (
 	defaultMaxQueue = 300
 	minFillRetry    = 5 * time.Second
 	maxFillRetry    = 5 * time.Minute
+	minSumRetry     = time.Minute
+	maxSumRetry     = 4 * time.Hour
 )
 
 // completer is a layer's spans. *span.Layer satisfies it.
@@ -82,6 +85,7 @@ type fill struct {
 	diffID   digest.Digest // "" if it is not known
 	verified bool          // it had its diffID once
 	data     completer
+	filled   bool                            // it was complete once
 	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
 	mend     func(ctx context.Context) error // fetches it once more, for a disk that lies; the error matches errMismatch if it is wrong again
 	added    time.Time
@@ -177,7 +181,7 @@ func (s *fills) complete(ctx context.Context, f *fill) {
 	case Verified:
 		s.log.Info("layer complete and verified", attrs...)
 	case Unverifiable:
-		s.log.Warn("layer complete, but it cannot be verified", append(attrs, "diffID", f.diffID.String())...)
+		s.log.Warn("layer complete, but it cannot be verified", append(attrs, "diffID", f.diffID.String(), "error", c.Err)...)
 	case Mismatch:
 		s.log.Error("layer is not what its image says and not served any more", append(attrs, "error", c.Err)...)
 	default:
@@ -198,21 +202,25 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 	case f.diffID == "" || f.diffID.Algorithm() != digest.SHA256:
 		return Unverifiable, nil
 	}
-	if result, err := s.verifySum(ctx, f); result != Verified {
-		return result, err
+	f.filled, f.retry = true, max(f.retry, minSumRetry)
+	err := s.verifySum(ctx, f)
+	if err == nil {
+		err = f.check(ctx)
 	}
-	switch err := f.check(ctx); {
-	case errors.Is(err, errTOC):
+	switch {
+	case err == nil:
+		return Verified, nil
+	case errors.Is(err, errMismatch):
 		return Mismatch, err
-	case err != nil:
-		return Failed, err
+	case errors.Is(err, span.ErrSpans), errors.Is(err, ztoc.ErrLimit), errors.Is(err, ztoc.ErrUnsupported):
+		return Unverifiable, err // it would be so again
 	}
-	return Verified, nil
+	return Failed, err
 }
 
 // verifySum compares a complete layer with its diffID. Wrong bytes on disk are not the layer's fault
 // if it is right when it is fetched once more.
-func (s *fills) verifySum(ctx context.Context, f *fill) (CompletionResult, error) {
+func (s *fills) verifySum(ctx context.Context, f *fill) error {
 	err := compareSum(ctx, f.data, f.diffID)
 	if errors.Is(err, errMismatch) {
 		s.log.Warn("layer is not what its image says, fetching it once more", "layer", f.layer.String(), "error", err)
@@ -223,19 +231,17 @@ func (s *fills) verifySum(ctx context.Context, f *fill) (CompletionResult, error
 			}
 		}
 	}
-	switch {
-	case errors.Is(err, errMismatch):
-		return Mismatch, err
-	case err != nil:
-		return Failed, err
-	}
-	return Verified, nil
+	return err
 }
 
-// again puts f back into the queue after a while.
+// again puts f back into the queue after a while, a longer one if all of it is to be read from disk again.
 func (s *fills) again(f *fill) {
 	wait := s.after(f.retry)
-	f.retry = min(2*f.retry, maxFillRetry)
+	limit := maxFillRetry
+	if f.filled {
+		limit = maxSumRetry
+	}
+	f.retry = min(2*f.retry, limit)
 	s.tasks.run(func(ctx context.Context) {
 		select {
 		case <-wait:

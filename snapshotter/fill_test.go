@@ -64,6 +64,8 @@ func TestFills(t *testing.T) {
 		{"disk lies", fill{diffID: digest.FromString("y"), mend: sound}, Mismatch},
 		{"TOC wrong", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errTOC }}, Mismatch},
 		{"TOC not there", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return errInjected }}, Failed},
+		{"TOC of an unknown kind", fill{diffID: digest.FromString("x"), check: func(context.Context) error { return ztoc.ErrUnsupported }}, Unverifiable},
+		{"tail too long", fill{diffID: digest.FromString("y"), mend: func(context.Context) error { return span.ErrSpans }}, Unverifiable},
 		{"diffID not known", fill{}, Unverifiable},
 		{"diffID of another kind", fill{diffID: digest.SHA512.FromString("x")}, Unverifiable},
 	} {
@@ -119,6 +121,27 @@ func TestFillRetry(t *testing.T) {
 			clock <- time.Time{}
 		}
 	}
+}
+
+// TestSumRetry holds that a layer which is there and cannot be verified is not read all the time.
+func TestSumRetry(t *testing.T) {
+	s, told, clock := newFills(t, Background{})
+	waits := make(chan time.Duration, 1)
+	s.after = func(d time.Duration) <-chan time.Time { waits <- d; return clock }
+	s.add(&fill{
+		diffID: digest.FromString("x"), check: func(context.Context) error { return errInjected },
+		data: &fakeLayer{func(context.Context) error { return nil }, "x"},
+	})
+	want := minSumRetry
+	for range 10 {
+		if got := <-waits; got != want {
+			t.Fatalf("waits %s, want %s", got, want)
+		}
+		<-told
+		want = min(2*want, maxSumRetry)
+		clock <- time.Time{}
+	}
+	<-told
 }
 
 // TestFillQueue holds that no more than so many layers wait, and which of them is left out.

@@ -14,7 +14,8 @@ import (
 )
 
 // checkTOC holds the TOC that the complete layer key is served with to the headers of its tar.
-// The error matches errTOC if the TOC is not the tar's.
+// The error matches errTOC if the TOC is not the tar's, and one
+// of ztoc's if the tar, whose zTOC may be another indexer's, is not one that this package reads.
 func (s *layers) checkTOC(ctx context.Context, key string) error {
 	_, toc, err := s.states.load(key)
 	if err != nil {
@@ -32,8 +33,6 @@ func (s *layers) checkTOC(ctx context.Context, key string) error {
 	defer f.Close()
 	faults, err := z.CheckTOC(ctx, io.NewSectionReader(f, 0, z.ZInfo().UncompressedSize))
 	switch {
-	case errors.Is(err, ztoc.ErrUnsupported):
-		return nil // another indexer's zTOC may tell of tars that ours does not take
 	case errors.Is(err, ztoc.ErrFormat):
 		return fmt.Errorf("%w: %w", errTOC, err)
 	case err != nil:
