@@ -166,7 +166,10 @@ func (j *job) inflated() {
 func (j *job) write() {
 	l, f := j.l, j.f
 	defer j.free()
-	err := l.disk.write(f.span, l.zi.Spans[f.span].Out.Off, j.out)
+	err := l.mend()
+	if err == nil {
+		err = l.disk.write(f.span, l.zi.Spans[f.span].Out.Off, j.out)
+	}
 	if err != nil {
 		l.stats.writeErrors.Add(1) // whoever waited has the bytes
 	} else {

@@ -30,6 +30,7 @@ func (l *Layer) Extent(off, n, end int64) (Extent, bool) {
 		l.leave()
 		return Extent{}, false
 	}
+	l.store.calm.note()
 	l.stats.bytesServed.Add(n)
 	return Extent{Fd: int(f.Fd()), Off: off, layer: l}, true
 }

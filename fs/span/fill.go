@@ -47,7 +47,8 @@ func (l *Layer) Complete() bool { return l.missing.Load() == 0 }
 
 // Fill brings what is missing of the layer to disk, in large requests, and checks
 // what an earlier run left there. It gives way to readers and to Prefetch: while
-// one waits, and Options.Quiet longer, it asks for nothing. It returns nil when
+// one waits it asks for nothing, nor while anybody reads and Options.Quiet longer,
+// though after half a minute of that it does. It returns nil when
 // the layer is Complete. A span whose bytes are wrong does not keep it from the
 // others; a source or disk that fails ends it. It ends with ctx and with Close.
 func (l *Layer) Fill(ctx context.Context) error {

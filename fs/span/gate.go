@@ -113,18 +113,51 @@ func (g *gate) admit() {
 	}
 }
 
-// calm holds the background back while readers wait, and a while after.
+// calm holds the background back while readers wait, and a while after. It also does
+// so while anybody reads at all, but not for ever: a container that starts needs the
+// cores and the disk, even if all that it reads is there.
 type calm struct {
-	quiet time.Duration
+	quiet time.Duration // without a read
+	base  time.Time
+	read  atomic.Int64 // when somebody last read, as nanoseconds since base
 
 	mu    sync.Mutex // guards what follows
 	busy  int        // readers that wait
 	since time.Time  // when the last of them ceased to
+	held  time.Time  // since when reads have held the background back; zero: they do not
 	moved chan struct{}
 }
 
+const (
+	breather = 100 * time.Millisecond // without a reader that waits, at most
+	maxHeld  = 30 * time.Second
+)
+
 func newCalm(quiet time.Duration) *calm {
-	return &calm{quiet: quiet, moved: make(chan struct{})}
+	c := &calm{quiet: quiet, base: time.Now(), moved: make(chan struct{})}
+	c.note()
+	return c
+}
+
+// note tells that somebody reads.
+func (c *calm) note() { c.read.Store(int64(time.Since(c.base))) }
+
+// left returns for how long it is not calm yet, provided that nothing happens. The
+// caller holds c.mu.
+func (c *calm) left() time.Duration {
+	now := time.Now()
+	rest := min(c.quiet, breather) - now.Sub(c.since)
+	reads := c.quiet - (now.Sub(c.base) - time.Duration(c.read.Load()))
+	switch {
+	case reads <= 0:
+		c.held = time.Time{}
+	case c.held.IsZero():
+		c.held = now
+		return max(rest, min(reads, maxHeld))
+	case now.Sub(c.held) < maxHeld:
+		return max(rest, min(reads, maxHeld-now.Sub(c.held)))
+	}
+	return rest
 }
 
 // enter tells that a reader waits, until leave.
@@ -162,7 +195,7 @@ func (c *calm) wait(ctx context.Context, u *urgency) error {
 		c.mu.Lock()
 		// Who raises u calls look then: it is seen here, or moved is the channel to close.
 		urgent := u.class() != background
-		busy, left, moved := c.busy > 0, c.quiet-time.Since(c.since), c.moved
+		busy, left, moved := c.busy > 0, c.left(), c.moved
 		c.mu.Unlock()
 		if urgent || !busy && left <= 0 {
 			break

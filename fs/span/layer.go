@@ -31,6 +31,7 @@ type Layer struct {
 	identity identity
 	src      Source
 	disk     *disk
+	mending  sync.Mutex
 	spans    []atomic.Uint32 // absent, recorded or present
 	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
 	missing  atomic.Int64    // spans that are not present
@@ -84,6 +85,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 	if err != nil {
 		return nil, err
 	}
+	s.calm.note() // who opens it is about to read
 	l := &Layer{
 		store:    s,
 		key:      key,
@@ -146,6 +148,7 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
 	if wrong := l.wrong.Load(); wrong != nil {
 		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, *wrong)
 	}
+	l.store.calm.note()
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
 	from, to := l.ahead(off, n, end, first, last)
 	l.touch(first, last)

@@ -248,6 +248,32 @@ func TestCalmIsLeft(t *testing.T) {
 	must(t, <-res)
 }
 
+// TestCalmReads holds the background back while somebody reads, but not for ever.
+func TestCalmReads(t *testing.T) {
+	c := newCalm(time.Hour)
+	c.note()
+	if left := c.left(); left <= 0 || left > maxHeld || c.held.IsZero() {
+		t.Errorf("%v left at once, held since %v", left, c.held)
+	}
+	if left := c.left(); left <= 0 || left > maxHeld {
+		t.Errorf("%v left", left)
+	}
+	c.held = time.Now().Add(-maxHeld)
+	c.note()
+	if left := c.left(); left > 0 {
+		t.Errorf("%v left after %v", left, maxHeld)
+	}
+	c.enter()
+	c.leave()
+	if left := c.left(); left <= 0 || left > breather {
+		t.Errorf("%v left behind a reader that waited", left)
+	}
+	c.read.Store(-int64(time.Hour))
+	if c.left(); !c.held.IsZero() {
+		t.Error("held back by nobody")
+	}
+}
+
 // TestUrgencyEnds has Fill pause in a request that a reader has made urgent, once
 // the reader has its span.
 func TestUrgencyEnds(t *testing.T) {

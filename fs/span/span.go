@@ -121,9 +121,9 @@ type Source interface {
 // Defaults of Options.
 const (
 	DefaultMaxFetch  = 16 << 20
-	DefaultMaxMemory = 256 << 20
+	DefaultMaxMemory = 96 << 20
 	DefaultRequests  = 8
-	DefaultQuiet     = 100 * time.Millisecond
+	DefaultQuiet     = time.Second
 )
 
 // readerSlots is how many times Options.Requests readers may have under way.
@@ -139,11 +139,11 @@ const trashPrefix = ".removed-"
 type Options struct {
 	MaxFetch  int64 // bytes of one coalesced range request; 0 means 16 MiB
 	Retries   int   // refetches of a span whose digest does not match; 0 means none
-	MaxMemory int64 // bytes of requests and spans on their way, over all layers; 0 means 256 MiB
+	MaxMemory int64 // bytes of requests and spans on their way, over all layers; 0 means 96 MiB
 	Decoders  int   // spans verified and inflated at the same time; 0 means GOMAXPROCS
 
 	Requests int           // range requests under way, over all layers, before only readers may make more, up to 16 times as many; 0 means 8, at least 2
-	Quiet    time.Duration // how long no reader must have waited before Fill goes on; 0 means 100 ms, negative none
+	Quiet    time.Duration // how long nobody must have read before Fill goes on, for half a minute at most; 0 means 1 s, negative none
 }
 
 func (o *Options) setDefaults() {

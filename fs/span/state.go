@@ -90,6 +90,7 @@ type file interface {
 type disk struct {
 	data, state file
 	identity    identity
+	size        int64 // of data
 }
 
 // openDisk opens the files in dir, making or resetting them where they do not
@@ -122,7 +123,7 @@ func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map
 	if err != nil {
 		return nil, nil, errors.Join(err, data.Close(), state.Close())
 	}
-	return &disk{data: data, state: state, identity: id}, sums, nil
+	return &disk{data: data, state: state, identity: id, size: size}, sums, nil
 }
 
 // load reads the slots of a state file. The map is nil if the file is not the state of id.
