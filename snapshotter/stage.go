@@ -65,7 +65,8 @@ type pull struct {
 	layers  []*staged
 	touched chan struct{} // has room for one
 	ended   chan struct{}
-	end     func() // may be called again and again
+	end     func()       // may be called again and again
+	takers  atomic.Int32 // Prepares that wait for a layer
 }
 
 // staged is a layer that is unpacked ahead.
@@ -133,13 +134,15 @@ func (p *pull) run(ctx context.Context) {
 	}
 }
 
-// wait returns when the pull is over.
+// wait returns when the pull is over. It is not while a Prepare waits, however long that takes.
 func (p *pull) wait(ctx context.Context) {
 	for {
 		select {
 		case <-p.touched:
 		case <-p.stage.after(stageTTL):
-			return
+			if p.takers.Load() == 0 {
+				return
+			}
 		case <-p.ended:
 			return
 		case <-ctx.Done():
@@ -160,6 +163,9 @@ func (p *pull) take(ctx context.Context, n int) *staged {
 		close(l.done) // it has not begun: there is no use in waiting for those before it
 		return nil
 	}
+	p.takers.Add(1)
+	defer p.touch() // the image's next Prepare comes when this one is over
+	defer p.takers.Add(-1)
 	select {
 	case <-l.done:
 	case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -223,6 +224,52 @@ func TestUnpackAheadGivenUp(t *testing.T) {
 	}
 	f.mustPrepare(i, 1, Local)
 	f.mustPrepare(i, 2, Local)
+}
+
+// TestUnpackAheadSlow holds that a layer which takes long to download goes on being so while its
+// Prepare waits for it.
+func TestUnpackAheadSlow(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	expire := make(chan time.Time)
+	f.stage.after = func(time.Duration) <-chan time.Time { return expire }
+	i := halfImage(t, m, testFiles(1), testFiles(2))
+	block, opened := make(chan struct{}), make(chan struct{}, 10)
+	m.setHook(func(ctx context.Context, op string, _ digest.Digest) error {
+		if op == "open" {
+			opened <- struct{}{}
+			select {
+			case <-block:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	f.mustPrepare(i, 0, Lazy)
+	p := f.ahead(i)
+	var wg sync.WaitGroup
+	<-opened
+	wg.Go(func() {
+		if _, err := f.prepare(i, 1); !errdefs.IsAlreadyExists(err) {
+			t.Errorf("Prepare: %v", err)
+		}
+	})
+	for p.takers.Load() == 0 {
+		runtime.Gosched()
+	}
+	for range 3 {
+		expire <- time.Time{}
+	}
+	if p.over() {
+		t.Error("given up while a Prepare waits")
+	}
+	close(block)
+	wg.Wait()
+	if n := len(opened); n != 0 {
+		t.Errorf("the layer was downloaded %d times more", n)
+	}
+	f.checkStageEmpty()
 }
 
 // TestUnpackAheadLate holds that a Prepare does not wait for a layer that others keep waiting.
