@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +53,8 @@ type image struct {
 	mu    sync.Mutex
 	ahead map[digest.Digest]*content // fetched ahead, or about to be, and not yet taken
 	held  int64                      // bytes of them
-	pull  *pull                      // its layers that are being unpacked ahead; nil if none are
+
+	pull atomic.Pointer[pull] // its layers that are being unpacked ahead; nil if none are; set with mu held
 }
 
 // images looks images up: once for all layers of a pull, and for all pulls at
@@ -142,7 +144,10 @@ func (s *images) start(ctx context.Context, key imageKey, ref LayerRef) *flight 
 // cached returns a cached image and makes it the most recently used. The
 // caller holds s.mu.
 func (s *images) cached(key imageKey, now time.Time) *image {
-	s.cache = slices.DeleteFunc(s.cache, func(e imageEntry) bool { return now.After(e.img.expire) })
+	s.cache = slices.DeleteFunc(s.cache, func(e imageEntry) bool {
+		p := e.img.pull.Load() // what is unpacked ahead can be had from this image only
+		return now.After(e.img.expire) && (p == nil || p.over())
+	})
 	i := slices.IndexFunc(s.cache, func(e imageEntry) bool { return e.key == key })
 	if i < 0 {
 		return nil
@@ -161,6 +166,9 @@ func (s *images) put(key imageKey, img *image) {
 	}
 	for len(s.cache) > 1 && (held > maxCachedZTOCs || len(s.cache) > maxCachedImages) {
 		held -= s.cache[0].img.size()
+		if p := s.cache[0].img.pull.Load(); p != nil {
+			p.end()
+		}
 		s.cache = slices.Delete(s.cache, 0, 1)
 	}
 }

@@ -33,7 +33,7 @@ func (s *Snapshotter) prepareLocal(ctx context.Context, p *preparation) error {
 // unpackLayer makes the layer of p the content of snap: what was unpacked ahead, if anything was.
 func (s *Snapshotter) unpackLayer(ctx context.Context, p *preparation, snap storage.Snapshot) (snapshots.Usage, error) {
 	upper, parents := s.upper(snap.ID), s.uppers(snap.ParentIDs)
-	if pull := p.img.pulling(); pull != nil {
+	if pull := p.img.pull.Load(); pull != nil {
 		if l := pull.take(ctx, p.n); l != nil {
 			err := s.stage.install(ctx, l, upper, parents)
 			s.stage.discard(l)
@@ -51,11 +51,10 @@ func (s *Snapshotter) unpackAhead(ctx context.Context, p *preparation) {
 	img := p.img
 	img.mu.Lock()
 	defer img.mu.Unlock()
-	if img.pull != nil && !img.pull.over() {
-		img.pull.touch()
+	if pull := img.pull.Load(); pull != nil && !pull.over() {
+		pull.touch()
 		return
 	}
-	img.pull = nil
 	var layers []*staged
 	for n := p.n + 1; n < len(img.layers); n++ {
 		if _, err := s.candidates(img, n); err == nil {
@@ -69,15 +68,8 @@ func (s *Snapshotter) unpackAhead(ctx context.Context, p *preparation) {
 		})
 	}
 	if len(layers) > 0 {
-		img.pull = s.stage.begin(layers)
+		img.pull.Store(s.stage.begin(layers))
 	}
-}
-
-// pulling returns the image's layers that are being unpacked ahead, nil if none are.
-func (i *image) pulling() *pull {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.pull
 }
 
 // endPull deletes what was unpacked ahead of p's image and has not been used.
@@ -85,7 +77,7 @@ func (s *Snapshotter) endPull(p *preparation) {
 	if p.img == nil {
 		return
 	}
-	if pull := p.img.pulling(); pull != nil {
+	if pull := p.img.pull.Load(); pull != nil {
 		pull.end()
 	}
 }

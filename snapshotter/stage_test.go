@@ -36,10 +36,10 @@ func (f *fixture) ahead(i *testImage) *pull {
 	f.images.mu.Lock()
 	defer f.images.mu.Unlock()
 	img := f.images.cached(imageKey{i.name, i.desc.Digest, ""}, time.Now())
-	if img == nil || img.pulling() == nil {
+	if img == nil || img.pull.Load() == nil {
 		f.t.Fatal("nothing is unpacked ahead")
 	}
-	return img.pulling()
+	return img.pull.Load()
 }
 
 // opened counts how often each layer of m is downloaded.
@@ -224,6 +224,36 @@ func TestUnpackAheadGivenUp(t *testing.T) {
 	}
 	f.mustPrepare(i, 1, Local)
 	f.mustPrepare(i, 2, Local)
+}
+
+// TestUnpackAheadExpire holds that an image is kept for as long as it is being pulled, and that the
+// pull ends when it is not kept.
+func TestUnpackAheadExpire(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := halfImage(t, m, testFiles(1), testFiles(2))
+	f.mustPrepare(i, 0, Lazy)
+	p := f.ahead(i)
+	key, late := imageKey{i.name, i.desc.Digest, ""}, time.Now().Add(2*imageTTL)
+	s := f.images
+	s.mu.Lock()
+	img := s.cached(key, late)
+	if img == nil {
+		t.Fatal("forgotten while it is being pulled")
+	}
+	for range maxCachedImages {
+		s.put(imageKey{}, &image{expire: late})
+	}
+	s.mu.Unlock()
+	if !p.over() {
+		t.Error("the pull of an image that is not kept goes on")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(key, img)
+	if s.cached(key, late) != nil {
+		t.Error("kept although nobody pulls it")
+	}
 }
 
 // TestUnpackAheadSlow holds that a layer which takes long to download goes on being so while its
