@@ -41,6 +41,7 @@ type stage struct {
 	log    *slog.Logger
 	slots  *semaphore.Weighted                  // layers unpacked at once
 	room   atomic.Int64                         // bytes of tar that more may be unpacked of
+	max    int64                                // what room was in the beginning
 	number atomic.Int64                         // of the next directory
 	after  func(time.Duration) <-chan time.Time // time.After
 }
@@ -53,7 +54,7 @@ func newStage(dir string, opts Options, t *tasks) (*stage, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &stage{dir: dir, tasks: t, log: opts.Log, slots: semaphore.NewWeighted(int64(opts.Unpacks)), after: time.After}
+	s := &stage{dir: dir, tasks: t, log: opts.Log, slots: semaphore.NewWeighted(int64(opts.Unpacks)), max: opts.MaxUnpacked, after: time.After}
 	s.room.Store(opts.MaxUnpacked)
 	return s, nil
 }
@@ -229,6 +230,9 @@ func (s *stage) unpack(ctx context.Context, l *staged) {
 func (s *stage) unpackTo(ctx context.Context, l *staged, dir string) error {
 	described := make(map[string]bool) // directories, and whether an entry says what they are
 	usage, err := unpack(ctx, l.blob, l.diffID, destination{dir: dir, look: func(h *tar.Header, read int64) error {
+		if h.Size < 0 || h.Size > s.max-read { // a sparse file may say anything
+			return fmt.Errorf("%q of %d bytes is too much: %w", h.Name, h.Size, errStage)
+		}
 		if grown := read + h.Size - l.size; grown > 0 {
 			l.size += grown
 			if s.room.Add(-grown) < 0 {
