@@ -29,6 +29,7 @@ type answer struct {
 	from endpoint
 	skip int64 // bytes before the wanted ones
 	n    int64 // wanted bytes that follow, at most as many as were asked for
+	all  bool  // the whole blob came, though only a part of it was asked for
 }
 
 // accept finds out which bytes an answer of status 200 or 206 has. size is that
@@ -43,7 +44,7 @@ func accept(res *http.Response, sp span, size int64, whole bool) (*answer, error
 		if res.ContentLength >= 0 && res.ContentLength != size {
 			return nil, protocolError(res, "Content-Length is %d, want %d", res.ContentLength, size)
 		}
-		ans.skip, ans.n = sp.off, sp.n
+		ans.skip, ans.n, ans.all = sp.off, sp.n, sp.n < size
 		return ans, nil
 	}
 	got, total, err := parseContentRange(cr)

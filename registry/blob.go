@@ -78,6 +78,7 @@ type attempts struct {
 	blob    *Blob
 	backoff *backoff
 	skipped bool // a large skip has been made
+	keep    bool // an answer of the whole blob is kept as it is
 }
 
 // read makes one request for p and returns how much of it came. Less than all
@@ -144,29 +145,57 @@ func (b *Blob) endpoints(ctx context.Context) ([]endpoint, error) {
 }
 
 // open asks the mirrors and then the origin for sp, or for all of the blob. The
-// answer's body starts at sp.off.
+// answer's body starts at sp.off. With a.keep it may be all of the blob instead, if
+// nobody has an answer for sp.
 func (a *attempts) open(ctx context.Context, sp span, whole bool) (*answer, error) {
 	b := a.blob
 	eps, err := b.endpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
+	var all *answer
 	for _, ep := range eps {
 		var ans *answer
 		if ans, err = a.openAt(ctx, ep, sp, whole); err == nil {
 			if ep.mirror {
 				b.repo.client.health.recovered(ep.host)
 			}
-			return ans, nil
+			switch {
+			case !a.keep || !ans.all:
+				b.pass(all)
+				return ans, nil
+			case all == nil:
+				all = ans
+			default:
+				_ = ans.body.Close() // one is enough
+			}
+			continue
 		}
 		if ctx.Err() != nil {
+			if all != nil {
+				_ = all.body.Close()
+			}
 			return nil, ctx.Err()
 		}
 		if ep.mirror {
 			b.turnFrom(ep.host, err)
 		}
 	}
+	if all != nil {
+		return all, nil
+	}
 	return nil, err
+}
+
+// pass declines an answer of the whole blob, as somebody else answers ranges. all may be nil.
+func (b *Blob) pass(all *answer) {
+	if all == nil {
+		return
+	}
+	_ = all.body.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.miss[all.from.host] = time.Now().Add(missFor)
 }
 
 func (a *attempts) openAt(ctx context.Context, ep endpoint, sp span, whole bool) (*answer, error) {
@@ -181,9 +210,9 @@ func (a *attempts) openAt(ctx context.Context, ep endpoint, sp span, whole bool)
 	ans, err := accept(res, sp, a.blob.desc.Size, whole)
 	if err == nil {
 		ans.from = ep
-		if ans.skip > maxSkip && a.skipped {
+		if ans.skip > maxSkip && a.skipped && !a.keep {
 			err = protocolError(res, "ranges are ignored")
-		} else if ans.skip > 0 {
+		} else if ans.skip > 0 && !a.keep {
 			a.skipped = a.skipped || ans.skip > maxSkip
 			if _, serr := io.CopyN(io.Discard, res.Body, ans.skip); serr != nil {
 				err = a.blob.broken(ans, serr)

@@ -29,20 +29,51 @@ func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) {
 // with ctx; how slowly it is read does not matter, but a server may not wait, and is
 // then asked again.
 func (b *Blob) OpenRange(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	s := b.part(off, n)
+	if err := s.beginPart(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// OpenRangeOrWhole is OpenRange for a caller who can use the whole blob. Where mirrors
+// and origin ignore the range and send all of the blob, nothing is skipped: whole is
+// true, and the stream is that of Open, all of the blob from its beginning, verified at
+// its end. An answer of all of the blob to a range of all of the blob is a range.
+func (b *Blob) OpenRangeOrWhole(ctx context.Context, off, n int64) (body io.ReadCloser, whole bool, err error) {
+	s := b.part(off, n)
+	s.a.keep = true
+	if err := s.beginPart(ctx); err != nil {
+		return nil, false, err
+	}
+	s.a.keep = false // to resume is to ask for what is missing
+	if s.ans == nil || !s.ans.all {
+		return s, false, nil
+	}
+	s.off, s.mark, s.end, s.hash = 0, 0, b.desc.Size, b.desc.Digest.Algorithm().Hash()
+	s.ans.skip, s.ans.n = 0, b.desc.Size
+	return s, true, nil
+}
+
+// part is a stream of the n bytes at off that has not begun.
+func (b *Blob) part(off, n int64) *stream {
+	return &stream{blob: b, off: off, mark: off, end: off + n}
+}
+
+// beginPart checks the range and opens the first body.
+func (s *stream) beginPart(ctx context.Context) error {
+	b, off, n := s.blob, s.off, s.end-s.off
 	err := checkDescriptor(b.desc)
 	if err == nil && (off < 0 || n < 0 || n > b.desc.Size || off > b.desc.Size-n) {
 		err = fmt.Errorf("blob has %d bytes: %w", b.desc.Size, ErrRange)
 	}
-	if err == nil {
-		s := &stream{blob: b, off: off, mark: off, end: off + n}
-		if n > 0 {
-			err = s.begin(ctx)
-		}
-		if err == nil {
-			return s, nil
-		}
+	if err == nil && n > 0 {
+		err = s.begin(ctx)
 	}
-	return nil, fmt.Errorf("open %d bytes at %d of %s in %s: %w", n, off, b.desc.Digest, b.repo.Name(), ended(ctx, err))
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("open %d bytes at %d of %s in %s: %w", n, off, b.desc.Digest, b.repo.Name(), ended(ctx, err))
 }
 
 // stream is a blob, or a part of it, being read from begin to end.
@@ -58,13 +89,15 @@ type stream struct {
 
 	open func() error      // opens ans at off
 	wait func(error) error // waits before the next attempt, or says that there is none
+	over func() error      // says why the stream has ended
 }
 
 // begin opens the first body.
 func (s *stream) begin(ctx context.Context) error {
-	s.a = attempts{blob: s.blob, backoff: s.blob.repo.client.backoff()}
+	s.a.blob, s.a.backoff = s.blob, s.blob.repo.client.backoff()
 	s.open = func() error { return s.reopen(ctx) }
 	s.wait = func(err error) error { return s.a.backoff.next(ctx, err) }
+	s.over = ctx.Err
 	return s.open()
 }
 
@@ -107,6 +140,9 @@ func (s *stream) read(p []byte) (int, error) {
 		}
 		if len(p) == 0 {
 			return 0, nil
+		}
+		if err := s.over(); err != nil {
+			return 0, err // though bytes may have come
 		}
 		if s.ans == nil {
 			if err := s.open(); err != nil {
