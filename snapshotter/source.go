@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -46,12 +48,22 @@ func registryRepositories(c *registry.Client) repositories {
 // layerSource reads a layer from whichever of its images' repositories answers.
 // A layer may outlive the image it was first pulled with; the repositories of
 // the others are tried then.
+//
+// Where all that answer ignore ranges, the layer is downloaded once, to a file, and
+// served from there. The bytes are verified as those of ranges are: span by span, by
+// their reader. It is to be closed.
 type layerSource struct {
-	size int64
+	size  int64
+	dir   string        // of files of downloads; "" means that ranges are asked for, come what may
+	grace time.Duration // of a download that nobody reads from; 0 means downloadGrace and downloadKept
 
-	mu    sync.Mutex
-	names []string
-	blobs []blob // not changed in place: readers hold on to the slice
+	downloads sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	names  []string
+	blobs  []blob    // not changed in place: readers hold on to the slice
+	whole  *download // nil if there is none
+	closed bool
 }
 
 // Size is the size of the compressed layer in bytes.
@@ -60,13 +72,27 @@ func (s *layerSource) Size() int64 { return s.size }
 // Open streams the n compressed bytes at off, all of them or an error. Where a
 // repository fails, the next one goes on.
 func (s *layerSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	s.mu.Lock()
-	r := &sourceReader{ctx: ctx, s: s, blobs: s.blobs, off: off, end: off + n}
-	s.mu.Unlock()
+	if off < 0 || n < 0 || n > s.size-off {
+		return nil, fmt.Errorf("open %d bytes at %d of a layer of %d bytes: %w", n, off, s.size, registry.ErrRange)
+	}
+	r := &sourceReader{ctx: ctx, s: s, blobs: s.asked(), off: off, end: off + n}
+	if d := s.join(ctx, off); d != nil {
+		r.body = d
+		// Should it fail, whose it is has been asked.
+		r.blobs = slices.DeleteFunc(slices.Clone(r.blobs), func(b blob) bool { return b == d.d.from })
+		return r, nil
+	}
 	if err := r.next(errNoRepository); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// asked returns who is to be asked, in order.
+func (s *layerSource) asked() []blob {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blobs
 }
 
 // errNoRepository says that there is nobody to ask.
@@ -82,31 +108,63 @@ type sourceReader struct {
 	body  io.ReadCloser
 	errs  []error // of those that were asked
 	err   error   // of every further Read
+	plain bool    // files of downloads do not work: only ranges are asked for
 }
 
 // next goes on with the next repository that answers. err is what to return if
 // nobody has been asked.
 func (r *sourceReader) next(err error) error {
+	var all *offer // of the first repository that ignores ranges
 	for len(r.blobs) > 0 && r.ctx.Err() == nil {
 		b := r.blobs[0]
 		r.blobs = r.blobs[1:]
-		body, e := b.OpenRange(r.ctx, r.off, r.end-r.off)
-		if e == nil {
+		body, o, e := r.ask(b)
+		switch {
+		case e != nil:
+			r.errs = append(r.errs, e)
+		case o != nil && all == nil:
+			all = o
+		case o != nil:
+			o.close()
+		default:
 			r.body = body
-			if len(r.errs) > 0 {
+			if len(r.errs) > 0 || all != nil {
 				r.s.prefer(b)
 			}
+			all.close()
 			return nil
 		}
-		r.errs = append(r.errs, e)
 	}
-	if r.ctx.Err() != nil {
+	switch {
+	case r.ctx.Err() != nil:
+		all.close()
 		return r.ctx.Err()
-	}
-	if len(r.errs) == 0 {
+	case all != nil:
+		return r.adopt(all)
+	case len(r.errs) == 0:
 		return err
 	}
 	return errors.Join(r.errs...)
+}
+
+// adopt has r read from the download that an offer becomes. If there can be none, for
+// the sake of the disk, ranges are asked for.
+func (r *sourceReader) adopt(all *offer) error {
+	d, err := r.s.adopt(r.ctx, all, r.off)
+	switch {
+	case err == nil:
+		r.body = d
+		return nil
+	case errors.Is(err, errFile):
+		return r.withoutFile(err)
+	}
+	return err
+}
+
+// withoutFile asks everybody for the range, however much a registry sends for it.
+func (r *sourceReader) withoutFile(err error) error {
+	r.plain, r.blobs = true, r.s.asked()
+	return r.next(err)
 }
 
 // Read implements io.Reader.
@@ -126,8 +184,13 @@ func (r *sourceReader) Read(p []byte) (int, error) {
 				err = io.ErrUnexpectedEOF
 			}
 			_ = r.body.Close() // it has failed already
+			r.body = nil
 			r.errs = append(r.errs, err)
-			r.err = r.next(err)
+			if errors.Is(err, errFile) && !r.plain {
+				r.err = r.withoutFile(err)
+			} else {
+				r.err = r.next(err)
+			}
 		}
 		if n > 0 {
 			return n, nil
@@ -141,7 +204,12 @@ func (r *sourceReader) Close() error {
 	if r.err == nil {
 		r.err = os.ErrClosed
 	}
-	return r.body.Close()
+	if r.body == nil {
+		return nil
+	}
+	body := r.body
+	r.body = nil
+	return body.Close()
 }
 
 // add makes image's repository the first to be asked.
