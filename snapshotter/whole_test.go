@@ -105,7 +105,7 @@ func TestWholeOnce(t *testing.T) {
 	desc := must(reg.AddBlob("app", bytes.NewReader(b.data)))(t)
 	client := must(registry.NewClient(registry.Options{PlainHTTP: true}))(t)
 	defer client.Close()
-	s := wholeSource(t, size, must(client.Repository(reg.Host() + "/app"))(t).Blob(desc))
+	s := wholeSource(t, size, must(client.Repository(reg.Host()+"/app"))(t).Blob(desc))
 	if got := must(readSource(t.Context(), s, size-1000, 900))(t); !bytes.Equal(got, b.data[size-1000:size-100]) {
 		t.Error("wrong bytes at the end")
 	}
