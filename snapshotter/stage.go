@@ -121,9 +121,17 @@ func (p *pull) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, l := range p.layers {
-		wg.Go(func() { p.stage.unpack(ctx, l) })
-	}
+	wg.Go(func() {
+		for _, l := range p.layers { // in the order in which they will be asked for
+			if p.stage.slots.Acquire(ctx, 1) != nil {
+				return
+			}
+			wg.Go(func() {
+				defer p.stage.slots.Release(1)
+				p.stage.unpack(ctx, l)
+			})
+		}
+	})
 	p.wait(ctx)
 	p.end()
 	cancel()
@@ -198,10 +206,6 @@ func (l *staged) claim() bool {
 
 // unpack unpacks a layer. An error is for the Prepare of the layer to find again.
 func (s *stage) unpack(ctx context.Context, l *staged) {
-	if s.slots.Acquire(ctx, 1) != nil {
-		return
-	}
-	defer s.slots.Release(1)
 	if !l.start() {
 		return
 	}

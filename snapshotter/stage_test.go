@@ -4,10 +4,7 @@ package snapshotter
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -229,40 +226,6 @@ func TestUnpackAheadGivenUp(t *testing.T) {
 	f.mustPrepare(i, 2, Local)
 }
 
-// TestUnpackAheadSparse holds that a file which says it is larger than anything takes no room, and
-// no disk: of a sparse one that is all holes nothing comes from the registry.
-func TestUnpackAheadSparse(t *testing.T) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	check(t, w.WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Mode: 0o644, Format: tar.FormatGNU}))
-	check(t, w.Close())
-	p := b.Bytes()
-	p[156] = 'S'                                   // sparse, GNU's old format
-	binary.BigEndian.PutUint64(p[386+4:], 1<<63-1) // one hole: the data, none, is at the end
-	p[386] = 0x80                                  // base-256
-	copy(p[386+12:], "00000000000\x00")            // of which there is none
-	p[483] = 0x80                                  // the real size
-	binary.BigEndian.PutUint64(p[483+4:], 1<<63-1)
-	copy(p[148:156], "        ")
-	sum := 0
-	for _, c := range p[:512] {
-		sum += int(c)
-	}
-	copy(p[148:], fmt.Sprintf("%06o\x00 ", sum))
-	if h, err := tar.NewReader(bytes.NewReader(p)).Next(); err != nil || h.Size != 1<<63-1 {
-		t.Fatalf("header %+v, %v", h, err)
-	}
-	m := newMemory()
-	f := newFixture(t, m, Options{MaxUnpacked: 1 << 20})
-	dir := t.TempDir()
-	l := &staged{blob: memoryBlob{m, m.put("", p)}, diffID: digest.FromBytes(p)}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it would not end
-	defer cancel()
-	if err := f.stage.unpackTo(ctx, l, dir); !errors.Is(err, errStage) || f.stage.room.Load() != f.opts.MaxUnpacked {
-		t.Errorf("unpacked, room for %d: %v", f.stage.room.Load(), err)
-	}
-}
-
 // TestUnpackAheadExpire holds that an image is kept for as long as it is being pulled, and that the
 // pull ends when it is not kept.
 func TestUnpackAheadExpire(t *testing.T) {
@@ -337,6 +300,31 @@ func TestUnpackAheadSlow(t *testing.T) {
 		t.Errorf("the layer was downloaded %d times more", n)
 	}
 	f.checkStageEmpty()
+}
+
+// TestUnpackAheadOrder holds that layers are begun in the order in which they will be asked for.
+func TestUnpackAheadOrder(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{Unpacks: 1})
+	const layers = 8
+	files := make([][]ztoctest.File, layers+1)
+	for n := range files {
+		files[n] = []ztoctest.File{testFile(fmt.Sprint(n))}
+	}
+	i := halfImage(t, m, files...)
+	opened := make(chan digest.Digest, layers)
+	m.setHook(func(_ context.Context, op string, d digest.Digest) error {
+		if op == "open" {
+			opened <- d
+		}
+		return nil
+	})
+	f.mustPrepare(i, 0, Lazy)
+	for n := 1; n <= layers; n++ {
+		if d := <-opened; d != i.manifest.Layers[n].Digest {
+			t.Fatalf("layer %d is not the next one begun", n)
+		}
+	}
 }
 
 // TestUnpackAheadLate holds that a Prepare does not wait for a layer that others keep waiting.
