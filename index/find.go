@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -17,6 +18,9 @@ import (
 
 // maxReferrers is how many v1 indexes of one image Find looks at.
 const maxReferrers = 16
+
+// profileWait is how long a better index is looked for when there is one already.
+const profileWait = time.Second
 
 // Remote is what Find asks: a registry repository. Errors about what is not there
 // match errdefs.ErrNotFound.
@@ -40,7 +44,8 @@ type FindOptions struct {
 // The explicit digest comes first, then the manifest's v2 annotation, then v1 referrers.
 // An annotation that names an index which is missing or malformed is an error; it does
 // not make Find look for another index. Of several referrers the first in order of digest
-// counts that is an index of this manifest and lists a profile, or else the first that is one.
+// counts that is an index of this manifest and lists a profile, or else the first that is one:
+// what lists a profile is looked for no longer than a second.
 func Find(ctx context.Context, remote Remote, manifest digest.Digest, opts FindOptions) (*Index, ocispec.Descriptor, error) {
 	if err := manifest.Validate(); err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index: image manifest %.100q: %w", manifest, err)
@@ -118,11 +123,14 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 	var reasons []error
 	var first *Index
 	var firstDesc ocispec.Descriptor
+	rctx := ctx
 	for _, desc := range list[:min(len(list), maxReferrers)] {
-		x, desc, err := Read(ctx, remote, desc)
+		x, desc, err := Read(rctx, remote, desc)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index of image manifest %s: %w", manifest, ctx.Err())
+		case rctx.Err() != nil:
+			return first, firstDesc, nil
 		case err != nil:
 			reasons = append(reasons, err)
 		case x.Subject == nil || x.Subject.Digest != manifest:
@@ -131,6 +139,9 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 			return x, desc, nil
 		case first == nil:
 			first, firstDesc = x, desc
+			var cancel context.CancelFunc
+			rctx, cancel = context.WithTimeout(ctx, profileWait)
+			defer cancel()
 		}
 	}
 	if first != nil {

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -193,6 +196,39 @@ func TestFindReferrersBad(t *testing.T) {
 	if _, err := find(many, nil); !errors.Is(err, index.ErrNone) || fetched > 20 {
 		t.Errorf("%d fetched: %v", fetched, err)
 	}
+}
+
+// stalling is a store that does not answer for one content.
+type stalling struct {
+	listing
+	d digest.Digest
+}
+
+func (s stalling) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == s.d {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.listing.Fetch(ctx, desc)
+}
+
+// TestFindStalled holds that an index in hand does not wait for those that may be better.
+func TestFindStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(indextest.Store)
+		manifest := manifestWith(s, "")
+		list := []ocispec.Descriptor{put(t, s, bound(manifest, "a")), put(t, s, bound(manifest, "b"))}
+		slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		remote := stalling{listing{Store: s, list: list}, list[1].Digest}
+		if _, desc, err := index.Find(ctx, remote, manifest.Digest, index.FindOptions{V1: true}); err != nil || desc.Digest != list[0].Digest {
+			t.Errorf("found %v, %v", desc.Digest, err)
+		}
+		if end, _ := ctx.Deadline(); time.Until(end) < 25*time.Second {
+			t.Error("waited for long")
+		}
+	})
 }
 
 func TestFindCancelled(t *testing.T) {
