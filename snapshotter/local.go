@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -37,9 +38,13 @@ func (s *Snapshotter) unpackLayer(ctx context.Context, p *preparation, snap stor
 		if l := pull.take(ctx, p.n); l != nil {
 			err := s.stage.install(ctx, l, upper, parents)
 			s.stage.discard(l)
-			if err == nil || !errors.Is(err, errStage) {
-				return l.usage, err
+			if err == nil {
+				return l.usage, nil
 			}
+			if entries, e := os.ReadDir(upper); e != nil || len(entries) > 0 {
+				return snapshots.Usage{}, errors.Join(err, e)
+			}
+			s.opts.Log.Debug("layer that was unpacked ahead is unpacked again", "layer", p.layer.Digest.String(), "error", err)
 		}
 	}
 	return unpack(ctx, p.repo.blob(p.layer), p.diffID, destination{dir: upper, parents: parents})
@@ -48,6 +53,9 @@ func (s *Snapshotter) unpackLayer(ctx context.Context, p *preparation, snap stor
 // unpackAhead has the layers above p's that will be local downloaded and unpacked, so that
 // they are there, or on their way, when containerd asks for them.
 func (s *Snapshotter) unpackAhead(ctx context.Context, p *preparation) {
+	if s.stage.apart.Load() {
+		return
+	}
 	img := p.img
 	img.mu.Lock()
 	defer img.mu.Unlock()

@@ -42,6 +42,7 @@ type stage struct {
 	slots  *semaphore.Weighted                  // layers unpacked at once
 	room   atomic.Int64                         // bytes of tar that more may be unpacked of
 	max    int64                                // what room was in the beginning
+	apart  atomic.Bool                          // dir is on another file system than snapshots
 	number atomic.Int64                         // of the next directory
 	after  func(time.Duration) <-chan time.Time // time.After
 }
@@ -286,7 +287,7 @@ func note(described map[string]bool, h *tar.Header) {
 
 // install makes the layer unpacked ahead the content of upper, the empty upper directory
 // of a snapshot above parents. Where the parents make a difference to the layer the error
-// is errStage's and nothing has changed.
+// is errStage's. As long as upper is there and empty, the layer can be unpacked to it whatever the error.
 func (s *stage) install(ctx context.Context, l *staged, upper string, parents []string) error {
 	if err := checkImplied(ctx, l.implied, parents); err != nil {
 		return fmt.Errorf("%w: %w", errStage, err)
@@ -301,7 +302,11 @@ func (s *stage) install(ctx context.Context, l *staged, upper string, parents []
 	if err := unix.Chmod(l.dir, st.Mode&0o7777); err != nil {
 		return &os.PathError{Op: "chmod", Path: l.dir, Err: err}
 	}
-	return exchange(l.dir, upper)
+	err := exchange(l.dir, upper)
+	if errors.Is(err, unix.EXDEV) && !s.apart.Swap(true) {
+		s.log.Warn("snapshots are on another file system: no more layers are unpacked ahead", "error", err)
+	}
+	return err
 }
 
 // discard deletes what is left of a layer that has been taken, and makes room.

@@ -13,7 +13,32 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
+
+// TestUnpackAheadApart holds that layers which cannot be renamed into place are unpacked there, and no
+// more of them ahead.
+func TestUnpackAheadApart(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	check(t, unix.Mount(f.stage.dir, f.stage.dir, "", unix.MS_BIND, "")) // names do not move across mounts
+	t.Cleanup(func() { check(t, unix.Unmount(f.stage.dir, unix.MNT_DETACH)) })
+	i := halfImage(t, m, testFiles(1), testFiles(2), testFiles(3))
+	f.mustPrepare(i, 0, Lazy)
+	for _, l := range f.ahead(i).layers {
+		<-l.done
+	}
+	f.mustPrepare(i, 1, Local)
+	f.mustPrepare(i, 2, Local)
+	other := halfImage(t, m, testFiles(1), testFiles(4), testFiles(5))
+	f.mustPrepare(other, 1, Local)
+	f.images.mu.Lock()
+	if p := f.images.cached(imageKey{other.name, other.desc.Digest, ""}, time.Now()).pull.Load(); p != nil {
+		t.Error("more is unpacked ahead")
+	}
+	f.images.mu.Unlock()
+	f.checkStageEmpty()
+}
 
 // TestUnpackAheadSparse holds that a file which says it is larger than anything takes no room, and
 // no disk: of a sparse one that is all holes nothing comes from the registry.
