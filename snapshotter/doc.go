@@ -97,6 +97,11 @@
 //     for it. This node's own record of the image comes first, then what the index lists, a profile before
 //     a prefetch artifact, then a record of another image with the layer. All are hints: none is trusted,
 //     and a bad one is logged and does no harm.
+//   - Where all repositories of a layer answer a range with the whole blob, that becomes
+//     the layer's one download, to a file without a name below soci/downloads, from which
+//     every range is served as it comes. It takes the layer's compressed size on disk; a
+//     layer that needs more than half of what is free is read by skipping, as before.
+//     Nobody's download ends after a minute, a complete one is kept for ten.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, the answer that there is no index for ten
 //     seconds, errors never.

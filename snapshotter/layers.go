@@ -37,6 +37,7 @@ type layers struct {
 	unmount  func() error
 	spans    spanStore
 	spansDir string // of spans
+	wholeDir string // of layers whose registry ignores ranges
 	repos    repositories
 	fills    *fills
 
@@ -108,7 +109,7 @@ func (s *layers) release(l *layer) error {
 func (s *layers) delete(l *layer) error {
 	var errs []error
 	if l.path != "" {
-		errs = append(errs, s.mount.Detach(l.key), l.data.Close())
+		errs = append(errs, s.mount.Detach(l.key), l.data.Close(), l.src.Close())
 		l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
 	}
 	l.state = layerState{}
@@ -191,7 +192,7 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err er
 			l.state = was
 		}
 	}()
-	src := &layerSource{size: st.Size}
+	src := &layerSource{size: st.Size, dir: s.wholeDir}
 	for i := len(st.Images) - 1; i >= 0; i-- {
 		r, err := s.repos(st.Images[i])
 		if err != nil {
@@ -205,7 +206,7 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err er
 	}
 	path, err := s.mount.Attach(l.key, z, data)
 	if err != nil {
-		return "", local(openReason(err), errors.Join(err, data.Close()))
+		return "", local(openReason(err), errors.Join(err, data.Close(), src.Close()))
 	}
 	l.path, l.src, l.data, l.zinfo = path, src, data, z.ZInfo()
 	l.implied, l.format = s.mount.Implied(l.key), z.Format()
@@ -299,7 +300,7 @@ func (s *layers) close() error {
 	for _, l := range all {
 		l.mu.Lock()
 		if l.path != "" {
-			errs = append(errs, l.data.Close())
+			errs = append(errs, l.data.Close(), l.src.Close())
 			l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
 		}
 		l.mu.Unlock()

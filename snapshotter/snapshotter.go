@@ -256,6 +256,10 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 	if err := os.MkdirAll(states, 0o700); err != nil {
 		return nil, err
 	}
+	wholeDir := filepath.Join(opts.Root, "soci", "downloads")
+	if err := newDownloadDir(wholeDir); err != nil {
+		return nil, err
+	}
 	inner, err := overlay.NewSnapshotter(dir, overlay.WithMetaStore(ms), overlay.AsynchronousRemove)
 	if err != nil {
 		return nil, err
@@ -281,6 +285,7 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		layers: &layers{
 			states: stateDir(states), mount: p.mount, unmount: p.unmount, spans: p.spans, repos: p.repos,
 			spansDir: spansDir(opts.Root),
+			wholeDir: wholeDir,
 			m:        make(map[string]*layer),
 			fills:    &fills{opts: opts.Background, tasks: t, log: opts.Log, tell: opts.OnCompletion, after: time.After},
 		},
