@@ -29,8 +29,9 @@
 // A zTOC has at most 256 MiB, a manifest 4 MiB, a config 16 MiB, an image 1,024
 // layers. The zTOCs fetched ahead take at most 128 MiB of memory. Layers unpacked
 // ahead, three at once, are at most Options.MaxUnpacked bytes of tar, and
-// wait ten minutes for the next Prepare of their image. A start is recorded for five
-// minutes or 4 GiB of reads, and 64 images at once. containerd shares
+// wait ten minutes for the next Prepare of their image, from the end of the one before. A start is recorded for five
+// minutes or 4 GiB of reads, and 64 images at once. At most 32 layers are prefetched at
+// once; a zTOC that is fetched for a prefetch artifact has at most 32 MiB. containerd shares
 // snapshots with the same chain ID among images and, where their parents are
 // the same, among namespaces: what a lazy layer holds is then what the index of
 // the image that came first says it is. Containers with a user namespace get
@@ -103,7 +104,7 @@
 //     layer that needs more than half of what is free is read by skipping, as before.
 //     Nobody's download ends after a minute, a complete one is kept for ten.
 //   - No transaction is held across network, unpacking or mounting.
-//   - Lookups are kept for five minutes, the answer that there is no index for ten
+//   - Lookups are kept for five minutes, or as long as the image is being pulled, the answer that there is no index for ten
 //     seconds, errors never.
 //   - A name is not reused for another parent: where the target's chain ID is
 //     taken by a snapshot with another parent, which containerd would not accept
