@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"runtime"
 	"testing"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -185,8 +186,10 @@ func TestOtherZInfoWhileClosing(t *testing.T) {
 	mustRead(t, l, d, 0, 10)
 	closed := make(chan error, 1)
 	go func() { closed <- l.Close() }()
-	for l.Retain() == nil { // until the key is free
-		must(t, l.Close())
+	for free := false; !free; runtime.Gosched() { // a handle would make ours the last Close
+		s.mu.Lock()
+		free = s.layers[l.key] == nil
+		s.mu.Unlock()
 	}
 
 	other := plainLayer(2, 700)
