@@ -7,9 +7,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
-	"runtime"
 	"testing"
 
 	"github.com/seekoci/seekoci/ztoc"
