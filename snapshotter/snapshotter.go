@@ -16,11 +16,9 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/opencontainers/go-digest"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/fs"
 	"github.com/seekoci/seekoci/fs/span"
@@ -219,36 +217,6 @@ func openMetadata(ctx context.Context, root string, wait time.Duration) (*storag
 }
 
 func spansDir(root string) string { return filepath.Join(root, "soci", "spans") }
-
-// mountFS mounts the file system at dir, after what a daemon that died left there.
-func mountFS(dir string, opts Options) (*fs.FS, error) {
-	if err := unmountAll(dir); err != nil {
-		return nil, err
-	}
-	o := opts.FS
-	o.Log = opts.Log
-	o.StateDir = filepath.Join(opts.Root, "soci", "fs")
-	var err error
-	if o.UserXattr, err = overlayutils.NeedsUserXAttr(filepath.Join(opts.Root, "snapshotter")); err != nil {
-		opts.Log.Warn("find out which xattrs overlayfs wants", "userxattr", o.UserXattr, "error", err)
-	}
-	for _, d := range []string{dir, o.StateDir} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	return fs.Mount(dir, o)
-}
-
-// unmountAll takes away every mount on dir, dead ones too. Nothing mounted, or
-// no such directory, is fine.
-func unmountAll(dir string) error {
-	err := mount.UnmountAll(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
 
 func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p ports) (*Snapshotter, error) {
 	dir := filepath.Join(opts.Root, "snapshotter")
