@@ -30,11 +30,7 @@ type GzipReader struct {
 func NewGzipReader(ctx context.Context, r io.Reader) *GzipReader {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &GzipReader{ctx: ctx, cancel: cancel}
-	g.p = &pass{
-		opts: passOptions{compression: Gzip}, memory: newMemory(),
-		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
-		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
-	}
+	g.p = newPass(passOptions{compression: Gzip})
 	g.member.p = g.p
 	g.stages.start(cancel, func() { g.p.read(ctx, r) })
 	g.stages.start(cancel, func() { newUnpacker(ctx, g.p).run() })

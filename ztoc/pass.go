@@ -81,12 +81,7 @@ type result struct {
 // run reads the layer from r. An error that is a *readError is not the layer's.
 func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 	ctx, cancel := context.WithCancel(parent)
-	p := &pass{
-		opts: o, memory: newMemory(),
-		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
-		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
-		sums: make(chan batch, pieces),
-	}
+	p := newPass(o)
 	defer p.memory.free() // the stages have ended, whatever happens
 	var (
 		stages stages
@@ -122,6 +117,16 @@ func (o passOptions) run(parent context.Context, r io.Reader) (*result, error) {
 		return nil, err
 	}
 	return w.result(d), nil
+}
+
+// newPass returns a pass whose memory is to be freed when its stages have ended.
+func newPass(o passOptions) *pass {
+	return &pass{
+		opts: o, memory: newMemory(),
+		chunks: make(chan *chunk, chunks), freeChunks: newFree[chunk](chunks),
+		works: make(chan *work, pieces), freeWorks: newFree[work](pieces),
+		sums: make(chan batch, pieces),
+	}
 }
 
 // stages are goroutines that end together.
