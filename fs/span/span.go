@@ -45,8 +45,10 @@
 //     has come past the bytes it wants. The rest of the span, and writing it, come
 //     after whatever other readers wait for.
 //   - Readers come before Prefetch and read-ahead, and those before Fill, for
-//     requests, memory and cores alike; Fill pauses while a reader waits, and a
-//     little longer, in the middle of its requests. A reader who wants what
+//     requests, memory and cores alike; Fill pauses while a reader waits, in the middle
+//     of its requests, and while anybody reads at all: filling two gigabytes beside a
+//     container that starts took four seconds from it. Half a minute is the longest it
+//     makes way for reads of what is there. A reader who wants what
 //     is on its way already makes that as urgent as itself, and asks anew only for a
 //     span that is far back in a stream.
 //   - Small gaps between wanted spans are fetched, too, and one request may serve
