@@ -180,9 +180,7 @@ func (r *sourceReader) Read(p []byte) (int, error) {
 		n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.off)])
 		r.off += int64(n)
 		if err != nil && r.off < r.end {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+			err = noEOF(err)
 			_ = r.body.Close() // it has failed already
 			r.body = nil
 			r.errs = append(r.errs, err)

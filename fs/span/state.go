@@ -188,10 +188,7 @@ func (d *disk) read(p []byte, off int64) error {
 	if n == len(p) {
 		return nil
 	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("span file: %w", err)
+	return fmt.Errorf("span file: %w", noEOF(err))
 }
 
 func (d *disk) close() error {

@@ -35,10 +35,7 @@ func (b *body) skip(off int64) error {
 	}
 	n, err := io.CopyN(io.Discard, b.r, off-b.pos)
 	b.pos += n
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+	return noEOF(err)
 }
 
 // read fills p with the bytes at off, of which the first may have been read already.
@@ -52,8 +49,13 @@ func (b *body) read(p []byte, off int64) error {
 	if n > 0 {
 		b.last = p[n-1]
 	}
+	return noEOF(err)
+}
+
+// noEOF makes an error of an end that must not be there.
+func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
