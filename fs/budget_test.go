@@ -57,12 +57,12 @@ func TestAttachMemory(t *testing.T) {
 	used := f.Stats().TreeMemory
 	f.trees.max = used * 7 / 2 // building takes nearly three times that
 	_, l := mustAttach(t, f, "two", mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1000)}))
-	if _, err := f.Attach("three", b.z, l); !errors.Is(err, ErrMemory) {
+	if _, err := f.Attach("three", 0, b.z, l); !errors.Is(err, ErrMemory) {
 		t.Fatalf("attached without memory: %v", err)
 	}
 	must(t, f.Detach("one"))
 	until(t, func() bool { f.sweep(); return f.Stats().Held == 0 && f.Stats().TreeMemory < used/10 })
-	if _, err := f.Attach("three", b.z, l); err != nil {
+	if _, err := f.Attach("three", 0, b.z, l); err != nil {
 		t.Error(err)
 	}
 	must(t, l.Close())

@@ -54,7 +54,32 @@ type Options struct {
 	ReadAhead int64
 	// MaxTreeMemory is how many bytes the file trees of all layers may take; 0 means 1 GiB.
 	MaxTreeMemory int64
+	// Holder keeps the mount for the next process when this one ends, however it does.
+	// With nil it ends with this process. With a Holder, the caller sees to it that no
+	// other process serves the mount point.
+	Holder Holder
 }
+
+// Holder keeps a mount's descriptor while no process serves the mount.
+type Holder interface {
+	// Held returns a descriptor that is held, and the state it was held with, of which
+	// match says yes. The descriptor is the caller's to close. There may be none.
+	Held(match func(state []byte) bool) (fd int, state []byte, ok bool)
+	// Hold keeps a duplicate of fd, and state, in the place of what is held.
+	Hold(fd int, state []byte) error
+	// Drop lets go of what is held.
+	Drop() error
+}
+
+// Origin says where a mount comes from.
+type Origin int
+
+// The origins.
+const (
+	Fresh    Origin = iota // nothing was mounted
+	Resumed                // taken over from a process that is gone
+	Replaced               // made after one that could not be taken over, whose users have lost it
+)
 
 // Defaults of Options.
 const (
@@ -67,6 +92,9 @@ type FS struct {
 	dir    string
 	opts   Options
 	server *server
+	origin Origin
+	held   bool          // Options.Holder has the mount
+	begun  func()        // starts serving; only the first call does
 	served chan struct{} // closed when the server has ended
 	done   chan struct{} // closed by stop: blocked reads give up
 	once   sync.Once
@@ -100,8 +128,11 @@ type layer struct {
 	tree     *tree
 	data     *span.Layer
 	failures failures
-	// lookups is how many references the kernel holds on the layer's nodes.
+	// lookups is how many references the kernel holds on the layer's nodes. Of a layer
+	// that another process served before it is not known: it counts from before then.
 	lookups  atomic.Int64
+	before   bool         // another process served it
+	looked   atomic.Int64 // lookups ever
 	detached atomic.Bool
 }
 
@@ -115,7 +146,8 @@ func (t *table) clone() *table {
 }
 
 // Mount mounts the file system on dir, which is made if needed, and serves it. A
-// mount a killed process left there is detached first.
+// mount that Options.Holder has is taken over: requests wait then until Begin. Any
+// other that a killed process left there is detached first.
 func Mount(dir string, opts Options) (*FS, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -136,20 +168,54 @@ func Mount(dir string, opts Options) (*FS, error) {
 	if f.slots, err = openSlots(opts.StateDir); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	f.begun = sync.OnceFunc(func() {
+		f.wg.Go(f.sweeper)
+		go func() {
+			defer close(f.served)
+			f.server.serve()
+		}()
+	})
 	if err := f.mount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	f.wg.Go(f.sweeper)
+	if f.origin != Resumed {
+		f.begun()
+	}
 	return f, nil
 }
 
-// Attach makes the layer appear as directory name of the mount and returns its
-// path. It takes a handle of its own on data, whose Close stays the caller's.
-// What the TOC says that cannot be served is ErrTOC; a tree there is no memory for is
-// ErrMemory.
-func (f *FS) Attach(name string, toc TOC, data *span.Layer) (path string, err error) {
+// Origin returns where the mount comes from.
+func (f *FS) Origin() Origin { return f.origin }
+
+// Begin answers requests of a mount that was taken over, those first that the process
+// before did not answer. What is not attached by then is not there. On other mounts it
+// does nothing.
+func (f *FS) Begin() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fmt.Errorf("serve %s: %w", f.dir, ErrClosed)
+	}
+	f.begun()
+	return nil
+}
+
+// Attached is how a layer is attached.
+type Attached struct {
+	Path string // of its directory
+	// Slot is to be given to the Attach of a process that takes over the mount, with
+	// the same TOC.
+	Slot    uint32
+	Implied []string // what [Implied] returns for the TOC
+}
+
+// Attach makes the layer appear as directory name of the mount. It takes a handle of
+// its own on data, whose Close stays the caller's. The layer gets the slot, unless that
+// is 0 or another layer's. What the TOC says that cannot be served is ErrTOC; a tree
+// there is no memory for is ErrMemory.
+func (f *FS) Attach(name string, slot uint32, toc TOC, data *span.Layer) (_ Attached, err error) {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
-		return "", fmt.Errorf("attach layer %q: name is not a plain file name", name)
+		return Attached{}, fmt.Errorf("attach layer %q: name is not a plain file name", name)
 	}
 	room := &loan{from: &f.trees}
 	defer func() {
@@ -159,21 +225,26 @@ func (f *FS) Attach(name string, toc TOC, data *span.Layer) (path string, err er
 	}()
 	t, err := newTree(toc, data.Size(), f.opts.UserXattr, room)
 	if err != nil {
-		return "", fmt.Errorf("attach layer %s: %w", name, err)
+		return Attached{}, fmt.Errorf("attach layer %s: %w", name, err)
 	}
 	if err := data.Retain(); err != nil {
-		return "", fmt.Errorf("attach layer %s: %w", name, err)
+		return Attached{}, fmt.Errorf("attach layer %s: %w", name, err)
 	}
-	if err := f.attach(&layer{name: name, tree: t, data: data}); err != nil {
-		return "", errors.Join(fmt.Errorf("attach layer %s: %w", name, err), data.Close())
+	l := &layer{name: name, slot: slot, tree: t, data: data, before: slot != 0 && f.origin == Resumed}
+	if err := f.attach(l); err != nil {
+		return Attached{}, errors.Join(fmt.Errorf("attach layer %s: %w", name, err), data.Close())
 	}
 	f.setReadAhead()
-	return filepath.Join(f.dir, name), nil
+	return Attached{Path: filepath.Join(f.dir, name), Slot: l.slot, Implied: t.implied}, nil
 }
 
-func (f *FS) attach(l *layer) error {
-	var err error
-	if l.slot, err = f.slots.next(); err != nil {
+func (f *FS) attach(l *layer) (err error) {
+	if l.slot != 0 && f.table.Load().slots[l.slot] == nil {
+		err = f.slots.claim(l.slot)
+	} else {
+		l.slot, err = f.slots.next()
+	}
+	if err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -182,7 +253,7 @@ func (f *FS) attach(l *layer) error {
 		return ErrClosed
 	}
 	t := f.table.Load().clone()
-	if t.names[l.name] != nil {
+	if t.names[l.name] != nil || t.slots[l.slot] != nil {
 		return ErrExists
 	}
 	t.slots[l.slot], t.names[l.name] = l, l
@@ -194,16 +265,6 @@ func (f *FS) attach(l *layer) error {
 func (f *FS) store(t *table) {
 	t.sorted = slices.Sorted(maps.Keys(t.names))
 	f.table.Store(t)
-}
-
-// Implied returns what [Implied] does for the TOC that the layer was attached with,
-// without looking at it again. It is nil for a name that is not attached.
-func (f *FS) Implied(name string) []string {
-	l := f.table.Load().names[name]
-	if l == nil {
-		return nil
-	}
-	return l.tree.implied
 }
 
 // Detach removes the layer's directory. Overlays and files that are in use go on
@@ -266,12 +327,24 @@ func (f *FS) sweep() {
 		for c := first; c < end; c++ {
 			f.server.entryGone(root.id(), l.tree.name(&l.tree.nodes[c]))
 		}
+		f.release(l)
 	}
+}
+
+// unknown reports whether the kernel has forgotten all files of a layer. It asks it for each.
+func (f *FS) unknown(l *layer) bool {
+	before := l.looked.Load()
+	for i := range l.tree.nodes {
+		if f.server.known(ref{l, uint32(i)}.id()) {
+			return false
+		}
+	}
+	return l.looked.Load() == before // what was looked up meanwhile may have been passed already
 }
 
 // release frees a detached layer that the kernel holds no more references on.
 func (f *FS) release(l *layer) {
-	if !l.detached.Load() || l.lookups.Load() > 0 {
+	if !l.detached.Load() || (l.before && !f.unknown(l)) || (!l.before && l.lookups.Load() > 0) {
 		return
 	}
 	f.mu.Lock()
@@ -292,38 +365,6 @@ func (f *FS) free(l *layer) {
 	if err := l.data.Close(); err != nil {
 		f.opts.Log.Warn("layer data not closed", "layer", l.name, "error", err)
 	}
-}
-
-// stop makes what is blocked give up.
-func (f *FS) stop() { f.once.Do(func() { close(f.done) }) }
-
-// Close unmounts and waits for the requests under way; blocked reads end with EINTR.
-// What is still in use of the layers fails from then on with ENOTCONN.
-func (f *FS) Close() error {
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
-		return fmt.Errorf("unmount %s: %w", f.dir, ErrClosed)
-	}
-	f.closed = true
-	f.mu.Unlock()
-	f.stop()
-	idle := make(chan struct{})
-	go func() {
-		f.wg.Wait()
-		close(idle)
-	}()
-	// What notifies the kernel is best done while requests are answered. It waits
-	// for a directory's lock, which a process may hold that waits for something else.
-	ended := within(unmountWait, idle)
-	err := f.unmount()
-	if !ended && !within(unmountWait, idle) {
-		err = errors.Join(err, fmt.Errorf("unmount %s: the kernel does not take a notification", f.dir))
-	}
-	for _, l := range f.table.Load().slots {
-		f.free(l)
-	}
-	return err
 }
 
 // forever is the timeout of what does not change.

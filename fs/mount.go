@@ -23,8 +23,13 @@ const (
 	unmountWait   = 2 * time.Second
 )
 
-// mount mounts f and starts serving it.
+// mount takes over the mount, or makes one.
 func (f *FS) mount() error {
+	if f.opts.Holder != nil {
+		if ok, err := f.takeOver(); ok || err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil && !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -43,20 +48,116 @@ func (f *FS) mount() error {
 		unix.Close(fd)
 		return fmt.Errorf("mount(2): %w", err)
 	}
-	f.server, err = newServer(f, fd)
+	r := &record{layout: nodeLayout, maxRead: maxRead}
+	f.server, err = newServer(f, fd, r)
 	if err != nil {
 		unix.Close(fd)
 		return errors.Join(err, unix.Unmount(f.dir, unix.MNT_DETACH))
 	}
-	go func() {
-		defer close(f.served)
-		f.server.serve()
-	}()
+	f.hold(r)
+	f.findReadAhead()
+	return nil
+}
+
+// hold has the holder keep the mount. Without that, all works until this process ends.
+func (f *FS) hold(r *record) {
+	if f.opts.Holder == nil {
+		return
+	}
+	err := errNoResend
+	if agreed(r.reply)&fuse.CAP_HAS_RESEND != 0 {
+		var m mounted
+		if m, _, err = mountedOn(f.dir); err == nil {
+			r.dev = m.dev
+			err = f.opts.Holder.Hold(f.server.dev, r.marshal())
+		}
+	}
+	if err != nil {
+		f.opts.Log.Warn("mount is not held: what uses it will not survive this process", "mount", f.dir, "error", err)
+		return
+	}
+	f.held = true
+}
+
+// errNoResend says that what a killed process was serving would never be answered.
+var errNoResend = errors.New("the kernel does not deliver requests again (Linux 6.9 does)")
+
+// takeOver takes over the mount that the holder has, if it is the one on f.dir.
+// Whatever else is mounted there is detached: nobody serves it.
+func (f *FS) takeOver() (bool, error) {
+	var why error // of the mount that cannot be taken over
+	for range staleMounts {
+		m, ok, err := mountedOn(f.dir)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return false, nil
+		}
+		var r *record
+		fd, _, ok := f.opts.Holder.Held(func(state []byte) bool {
+			found, err := parseRecord(state)
+			if err == nil && found.dev == m.dev {
+				r = found
+			}
+			return r != nil && r == found
+		})
+		if ok {
+			if why = f.resume(fd, r); why == nil {
+				return true, nil
+			}
+			unix.Close(fd)
+		}
+		f.opts.Log.Warn("detaching a mount that nobody serves: what uses it has lost it", "mount", f.dir, "type", m.fsType, "held", ok, "error", why)
+		f.origin = Replaced
+		if err := errors.Join(f.opts.Holder.Drop(), unix.Unmount(f.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)); err != nil {
+			return false, fmt.Errorf("detach stale mount: %w", err)
+		}
+	}
+	return false, errors.New("too many stale mounts")
+}
+
+// resume serves the mount with the descriptor fd, once begun. Nothing that is done until
+// then may need an answer of the file system.
+func (f *FS) resume(fd int, r *record) error {
+	if err := r.serves(); err != nil {
+		return err
+	}
+	if gone, err := ended(fd); gone || err != nil {
+		return errors.Join(errors.New("its connection to the kernel has ended"), err)
+	}
+	// Who had it before may have left it so.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	s, err := resumeServer(f, fd, r)
+	if err != nil {
+		return err
+	}
+	f.server, f.origin, f.held = s, Resumed, true
+	f.findReadAhead()
+	return nil
+}
+
+// ended reports whether a connection to the kernel is one no more.
+func ended(fd int) (bool, error) {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	for {
+		_, err := unix.Poll(p, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		return p[0].Revents&unix.POLLERR != 0, os.NewSyscallError("poll", err)
+	}
+}
+
+// findReadAhead finds out where the kernel has its readahead.
+func (f *FS) findReadAhead() {
+	var err error
 	if f.aheadPath, err = readAheadPath(f.dir); err != nil {
 		f.opts.Log.Warn("readahead not set, large reads will be slower", "mount", f.dir, "error", err)
 	}
 	f.setReadAhead()
-	return nil
 }
 
 func (f *FS) mountOptions() *fuse.MountOptions {
@@ -70,6 +171,7 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 		DisableSplice:        true, // not through go-fuse
 		// It would count as a level of stacking: no overlay on a container's overlay.
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+		ExtraCapabilities:    fuse.CAP_HAS_RESEND,
 		Debug:                f.opts.Debug,
 		Logger:               slog.NewLogLogger(f.opts.Log.Handler(), slog.LevelDebug),
 		PanicHandler:         f.panicked,
@@ -109,40 +211,4 @@ func (f *FS) clearStale() error {
 		return nil
 	}
 	return errors.New("too many stale mounts")
-}
-
-// unmount takes the mount away and waits for the server. MNT_FORCE ends the
-// connection: overlays that still use layers keep the file system alive, but nobody
-// will serve it any more.
-func (f *FS) unmount() error {
-	err := unix.Unmount(f.dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		return f.waitUnmounted()
-	}
-	if err != nil {
-		return fmt.Errorf("unmount %s: %w", f.dir, err)
-	}
-	<-f.served
-	return nil
-}
-
-// waitUnmounted waits for the server after somebody else has taken the mount away.
-// It ends when the last user of the file system has gone, which may be never.
-func (f *FS) waitUnmounted() error {
-	if !within(unmountWait, f.served) {
-		return fmt.Errorf("unmount %s: it is not mounted any more, but in use", f.dir)
-	}
-	return nil
-}
-
-// within waits at most d for done, and reports whether it is.
-func within(d time.Duration, done <-chan struct{}) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-done:
-		return true
-	case <-t.C:
-		return false
-	}
 }

@@ -95,9 +95,9 @@ func mustAttach(t testing.TB, f *FS, name string, b *built) (string, *span.Layer
 	t.Cleanup(func() { must(t, s.Close()) })
 	l, err := s.Layer(name, b.z.ZInfo, b.blob)
 	must(t, err)
-	d, err := f.Attach(name, b.z, l)
+	a, err := f.Attach(name, 0, b.z, l)
 	must(t, err)
-	return d, l
+	return a.Path, l
 }
 
 func TestMountEqualsExtraction(t *testing.T) {
@@ -301,7 +301,7 @@ func TestRace(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := f.Attach(name, b.z, l); err != nil && !errors.Is(err, ErrExists) {
+				if _, err := f.Attach(name, 0, b.z, l); err != nil && !errors.Is(err, ErrExists) {
 					t.Error(err)
 				}
 				if err := l.Close(); err != nil {

@@ -251,14 +251,14 @@ func TestNames(t *testing.T) {
 	b := mustBuild(t, []ztoctest.File{ztoctest.Big(1, "big", 1000)})
 	d, l := mustAttach(t, f, "layer", b)
 	for _, name := range []string{"", ".", "..", "a/b", "a\x00", strings.Repeat("x", 256)} {
-		if _, err := f.Attach(name, b.z, l); err == nil {
+		if _, err := f.Attach(name, 0, b.z, l); err == nil {
 			t.Errorf("name %q accepted", name)
 		}
 	}
-	if _, err := f.Attach("layer", b.z, l); !errors.Is(err, ErrExists) {
+	if _, err := f.Attach("layer", 0, b.z, l); !errors.Is(err, ErrExists) {
 		t.Errorf("name taken: %v", err)
 	}
-	if _, err := f.Attach("bad", entries{file("../x", 1)}, l); !errors.Is(err, ErrTOC) {
+	if _, err := f.Attach("bad", 0, entries{file("../x", 1)}, l); !errors.Is(err, ErrTOC) {
 		t.Errorf("bad TOC: %v", err)
 	}
 	for _, sh := range []string{"touch x", "touch big", "mkdir d", "rm big", "mv big b", "ln big b", "ln -s a b", "chmod 1 big", "chown 1 big", "echo >> big", "setfattr -n user.a -v b big"} {

@@ -59,6 +59,7 @@ func (x ref) attr(a *fuse.Attr) {
 // entry fills in the reply to a lookup of x, which is one more reference on its layer.
 func (x ref) entry(out *fuse.EntryOut) {
 	x.l.lookups.Add(1)
+	x.l.looked.Add(1)
 	out.NodeId = x.id()
 	out.SetEntryTimeout(forever)
 	out.SetAttrTimeout(forever)
@@ -104,7 +105,7 @@ func (r *raw) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 // Forget counts; see FS.release.
 func (r *raw) Forget(id, n uint64) {
 	l := r.f.table.Load().slots[uint32(id>>32)]
-	if l != nil && l.lookups.Add(-int64(n)) <= 0 {
+	if l != nil && l.lookups.Add(-int64(n)) <= 0 && !l.before {
 		r.f.release(l)
 	}
 }

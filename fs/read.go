@@ -3,12 +3,8 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/seekoci/seekoci/fs/internal/proc"
 	"github.com/seekoci/seekoci/fs/span"
 )
 
@@ -196,7 +193,7 @@ func (c *readContext) watch() {
 	}
 	tick := time.NewTicker(killPoll)
 	defer tick.Stop()
-	for !killed(c.pid) {
+	for !proc.Killed(c.pid) {
 		select {
 		case <-c.stop:
 			return
@@ -207,27 +204,4 @@ func (c *readContext) watch() {
 		}
 	}
 	close(c.ended)
-}
-
-// killed reports whether the thread has a SIGKILL pending or is gone. Any signal
-// that ends a process without a core dump becomes one.
-func killed(tid uint32) bool {
-	if tid == 0 {
-		return false
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
-	}
-	for line := range bytes.Lines(b) {
-		key, val, _ := bytes.Cut(line, []byte(":"))
-		if k := string(key); k != "SigPnd" && k != "ShdPnd" {
-			continue
-		}
-		set, err := strconv.ParseUint(string(bytes.TrimSpace(val)), 16, 64)
-		if err == nil && set&(1<<(unix.SIGKILL-1)) != 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -3,8 +3,11 @@
 package fs
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,14 +18,17 @@ import (
 )
 
 // The kernel's numbers of the requests that are told apart here, and of the
-// notification that a name is gone.
+// notifications: that a name is gone, that an inode has changed, and that what was not
+// answered is to be delivered again.
 const (
 	opForget      = 2
 	opRead        = 15
 	opInit        = 26
 	opInterrupt   = 36
 	opBatchForget = 42
+	noteInode     = 2
 	noteEntry     = 3
+	noteResend    = 7
 )
 
 const (
@@ -64,24 +70,49 @@ type server struct {
 	dev   int
 	users atomic.Int64
 	ended atomic.Bool // there are no more requests
+	// leaving says that another process will serve the mount: no more requests are taken,
+	// and what can only be answered with an error is left to it.
+	leaving atomic.Bool
+	resumed bool // another process served the mount
 }
 
 // newServer returns the server of a mount that was just made with the descriptor dev,
-// which it owns if there is no error. The kernel's first request is answered.
-func newServer(f *FS, dev int) (*server, error) {
-	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}
-	s := &server{f: f, raw: r, proto: fuse.NewProtocolServer(r, f.mountOptions()), dev: dev}
-	s.reads.m = make(map[uint64]*readContext)
-	s.users.Store(1)
-	if err := s.greet(); err != nil {
+// which it owns if there is no error. The kernel's first request is answered, and noted in rec.
+func newServer(f *FS, dev int, rec *record) (*server, error) {
+	s := makeServer(f, dev, f.mountOptions())
+	if err := s.greet(rec); err != nil {
 		s.workers.close()
 		return nil, err
 	}
 	return s, nil
 }
 
+// resumeServer returns the server of the mount of rec, likewise.
+func resumeServer(f *FS, dev int, rec *record) (*server, error) {
+	opts := f.mountOptions()
+	// Whatever this version would like, it is what the kernel was told that holds.
+	has := agreed(rec.reply)
+	opts.ExtraCapabilities |= has
+	opts.DisabledCapabilities &^= has
+	s := makeServer(f, dev, opts)
+	s.resumed = true
+	if err := s.recall(rec, has); err != nil {
+		s.workers.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func makeServer(f *FS, dev int, opts *fuse.MountOptions) *server {
+	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), f: f}
+	s := &server{f: f, raw: r, proto: fuse.NewProtocolServer(r, opts), dev: dev}
+	s.reads.m = make(map[uint64]*readContext)
+	s.users.Store(1)
+	return s
+}
+
 // greet answers the kernel's first request, in which both say what they can.
-func (s *server) greet() error {
+func (s *server) greet(rec *record) error {
 	w, err := s.workers.get()
 	if err != nil {
 		return err
@@ -94,25 +125,105 @@ func (s *server) greet() error {
 	if op := w.request().Opcode; op != opInit {
 		return fmt.Errorf("first FUSE request is %d", op)
 	}
+	rec.request = bytes.Clone(w.in[:n])
 	p := s.handle(w, n)
-	if len(p) < headerSize+int(unsafe.Offsetof(fuse.InitOut{}.TimeGran)) {
+	if len(p) < headerSize+int(unsafe.Sizeof(fuse.InitOut{})) {
 		return fmt.Errorf("first FUSE request was not answered: reply %x", p)
 	}
 	(*fuse.InitOut)(unsafe.Pointer(unsafe.SliceData(w.payload()))).MaxWrite = maxWrite
+	rec.reply = bytes.Clone(p)
 	if _, err := unix.Write(s.dev, p); err != nil {
 		return os.NewSyscallError("write", err)
 	}
 	return nil
 }
 
+// recall tells go-fuse what the kernel's first request was, and that it was granted has.
+func (s *server) recall(rec *record, has uint64) error {
+	w, err := s.workers.get()
+	if err != nil {
+		return err
+	}
+	defer s.workers.put(w)
+	n := copy(w.in, rec.request)
+	in := (*fuse.InitIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
+	if in.Opcode != opInit {
+		return fmt.Errorf("first FUSE request was %d", in.Opcode)
+	}
+	in.Flags &= uint32(has)
+	in.Flags2 &= uint32(has >> 32)
+	p := s.handle(w, n)
+	if len(p) < headerSize+int(unsafe.Sizeof(fuse.InitOut{})) {
+		return fmt.Errorf("first FUSE request is not answered any more: reply %x", p)
+	}
+	if now := agreed(p); now&^fuse.CAP_INIT_EXT != has&^fuse.CAP_INIT_EXT {
+		return fmt.Errorf("capabilities are %x, %x were agreed on", now, has)
+	}
+	return nil
+}
+
 // serve serves until the file system is unmounted.
 func (s *server) serve() {
+	if s.resumed && !s.leaving.Load() {
+		s.resend()
+	}
 	s.start()
 	s.loops.Wait()
 	s.f.stop()
 	s.workers.close()
 	s.ended.Store(true)
 	s.leave()
+}
+
+// leaveEvery is how often the loops are looked for that still wait for a request.
+const leaveEvery = 5 * time.Millisecond
+
+// handOver ends the serving without the mount, and returns when no request is being
+// served. Those that were not answered are for the process that takes over the mount.
+func (s *server) handOver() error {
+	s.leaving.Store(true)
+	s.f.stop()
+	// A loop that waits for a request does so until it gets a signal, and sees then that
+	// it should not have waited.
+	if err := unix.SetNonblock(s.dev, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	tick := time.NewTicker(leaveEvery)
+	defer tick.Stop()
+	for {
+		if err := nudge(); err != nil {
+			return err
+		}
+		select {
+		case <-s.f.served:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// nudge interrupts what the threads of this process wait for in the kernel, with the
+// signal that Go's scheduler does it with.
+func nudge() error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return fmt.Errorf("list threads: %w", err)
+	}
+	for _, t := range threads {
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG) // it may have ended
+		}
+	}
+	return nil
+}
+
+// resend has the kernel deliver again what another process took and did not answer.
+func (s *server) resend() {
+	p := make([]byte, headerSize)
+	*(*fuse.OutHeader)(unsafe.Pointer(unsafe.SliceData(p))) = fuse.OutHeader{Length: uint32(headerSize), Status: noteResend}
+	if _, err := unix.Write(s.dev, p); err != nil {
+		s.warn("what was not answered is not delivered again", err)
+	}
 }
 
 // enter keeps dev open until leave; it reports false if it is closed already.
@@ -156,6 +267,9 @@ func (s *server) loop(w *worker) {
 	for bad := 0; ; {
 		n, err := s.receive(w)
 		left := s.idle.Add(-1)
+		if err == errLeaving {
+			return
+		}
 		if err != nil {
 			bad++
 			if err != unix.ENODEV { // unmounted, or the connection was aborted
@@ -195,9 +309,15 @@ func (s *server) warn(msg string, err error) {
 	}
 }
 
+// errLeaving ends a loop.
+var errLeaving = errors.New("another process is to serve the mount")
+
 // receive takes the next request into w.in, and returns its length.
 func (s *server) receive(w *worker) (int, error) {
 	for {
+		if s.leaving.Load() {
+			return 0, errLeaving
+		}
 		n, err := unix.Read(s.dev, w.in)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN || err == unix.ENOENT: // the last: it was interrupted on the way
@@ -239,6 +359,9 @@ func (s *server) handle(w *worker, n int) []byte {
 // send sends a reply that w has made, unless it is empty.
 func (s *server) send(w *worker, p []byte) {
 	if len(p) == 0 {
+		return
+	}
+	if h := (*fuse.OutHeader)(unsafe.Pointer(unsafe.SliceData(p))); h.Status != 0 && w.request().Opcode == opRead && s.leaving.Load() {
 		return
 	}
 	if _, err := unix.Write(s.dev, p); failed(err) {
@@ -326,4 +449,20 @@ func (s *server) entryGone(parent uint64, name string) {
 		defer s.leave()
 		_, _ = unix.Write(s.dev, p)
 	}
+}
+
+// known reports whether the kernel knows the node id. It asks for its attributes anew
+// when it needs them next.
+func (s *server) known(id uint64) bool {
+	note := struct {
+		fuse.OutHeader
+		fuse.NotifyInvalInodeOut
+	}{fuse.OutHeader{Status: noteInode}, fuse.NotifyInvalInodeOut{Ino: id, Off: -1}}
+	note.OutHeader.Length = uint32(unsafe.Sizeof(note))
+	if !s.enter() {
+		return true
+	}
+	defer s.leave()
+	_, err := unix.Write(s.dev, unsafe.Slice((*byte)(unsafe.Pointer(&note)), unsafe.Sizeof(note)))
+	return err != unix.ENOENT
 }

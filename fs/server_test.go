@@ -30,9 +30,9 @@ func mustStore(t testing.TB, f *FS, name string, b *built) (path, store string, 
 	t.Cleanup(func() { must(t, s.Close()) })
 	l, err = s.Layer(name, b.z.ZInfo, b.blob)
 	must(t, err)
-	path, err = f.Attach(name, b.z, l)
+	a, err := f.Attach(name, 0, b.z, l)
 	must(t, err)
-	return path, store, l
+	return a.Path, store, l
 }
 
 // TestCrowd has very many reads wait for one layer while another is read.

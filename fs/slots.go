@@ -76,6 +76,25 @@ func (s *slots) next() (uint32, error) {
 	return uint32(s.free - 1), nil
 }
 
+// claim keeps a slot that was given out before from being given out again, also
+// where the counter does not know of it.
+func (s *slots) claim(slot uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uint64(slot) >= s.end {
+		if slot > math.MaxUint32-slotBatch {
+			return fmt.Errorf("slot %d is beyond what can be counted", slot)
+		}
+		end := uint64(slot) + 1
+		if err := s.write(end); err != nil {
+			return fmt.Errorf("write slot counter: %w", err)
+		}
+		s.end = end
+	}
+	s.free = max(s.free, uint64(slot)+1)
+	return nil
+}
+
 // write puts the end of the batch on disk, durably: the kernel may remember the
 // slots for longer than this process lives.
 func (s *slots) write(end uint64) error {

@@ -238,35 +238,31 @@ type fakeMount struct {
 
 	mu       sync.Mutex
 	attached map[string]bool
-	implied  map[string][]string
+	slot     uint32 // the last one given out
 	closed   bool
 	err      error  // of Attach, if not nil
 	errOf    string // the name that err is of; "" means all
 }
 
-func (f *fakeMount) Attach(name string, toc fs.TOC, _ *span.Layer) (string, error) {
-	implied := fs.Implied(toc)
+func (f *fakeMount) Attach(name string, slot uint32, toc fs.TOC, _ *span.Layer) (fs.Attached, error) {
+	a := fs.Attached{Path: filepath.Join(f.dir, name), Slot: slot, Implied: fs.Implied(toc)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil && (f.errOf == "" || f.errOf == name) {
-		return "", f.err
+		return a, f.err
 	}
 	if f.attached[name] || f.closed {
-		return "", fmt.Errorf("attach %s: twice, or closed", name)
+		return a, fmt.Errorf("attach %s: twice, or closed", name)
 	}
 	f.attached[name] = true
-	f.implied[name] = implied
-	path := filepath.Join(f.dir, name)
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return "", err
+	if a.Slot == 0 {
+		f.slot++
+		a.Slot = f.slot
 	}
-	return path, os.WriteFile(filepath.Join(path, "name"), []byte(name), 0o644)
-}
-
-func (f *fakeMount) Implied(name string) []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.implied[name]
+	if err := os.MkdirAll(a.Path, 0o755); err != nil {
+		return a, err
+	}
+	return a, os.WriteFile(filepath.Join(a.Path, "name"), []byte(name), 0o644)
 }
 
 func (f *fakeMount) Detach(name string) error {
@@ -298,7 +294,7 @@ func fakePorts(t testing.TB, root string, m *memory) ports {
 	t.Helper()
 	spans := must(span.Open(spansDir(root), span.Options{}))(t)
 	mount := &fakeMount{
-		dir: filepath.Join(root, "snapshotter", "mnt"), attached: make(map[string]bool), implied: make(map[string][]string),
+		dir: filepath.Join(root, "snapshotter", "mnt"), attached: make(map[string]bool),
 	}
 	return ports{mount: mount, unmount: mount.Close, spans: spans, repos: m.repos}
 }

@@ -18,8 +18,7 @@ import (
 
 // mounter is the node's one mount. *fs.FS satisfies it.
 type mounter interface {
-	Attach(name string, toc fs.TOC, data *span.Layer) (string, error)
-	Implied(name string) []string
+	Attach(name string, slot uint32, toc fs.TOC, data *span.Layer) (fs.Attached, error)
 	Detach(name string) error
 }
 
@@ -34,7 +33,6 @@ type spanStore interface {
 type layers struct {
 	states   stateDir
 	mount    mounter
-	unmount  func() error
 	spans    spanStore
 	spansDir string // of spans
 	wholeDir string // of layers whose registry ignores ranges
@@ -107,17 +105,22 @@ func (s *layers) release(l *layer) error {
 
 // delete detaches l and removes it from disk. The caller holds l.mu.
 func (s *layers) delete(l *layer) error {
-	var errs []error
-	if l.path != "" {
-		errs = append(errs, s.mount.Detach(l.key), l.data.Close(), l.src.Close())
-		l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
-	}
+	err := s.shut(l)
 	l.state = layerState{}
-	errs = append(errs, s.spans.Remove(l.key), s.states.remove(l.key))
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(err, s.spans.Remove(l.key), s.states.remove(l.key)); err != nil {
 		return fmt.Errorf("delete layer %s: %w", l.key, err)
 	}
 	return nil
+}
+
+// shut detaches l, if it is attached. The caller holds l.mu.
+func (s *layers) shut(l *layer) error {
+	if l.path == "" {
+		return nil
+	}
+	err := errors.Join(s.mount.Detach(l.key), l.data.Close(), l.src.Close())
+	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
+	return err
 }
 
 // create opens a layer with the zTOC toc as it came from the registry, having
@@ -139,10 +142,18 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := s.states.save(st, toc); err != nil {
-		return "", local(ReasonMount, err)
+	// A layer that could not be restored may be in use since before.
+	if old, err := s.states.loadState(l.key); err == nil {
+		st.Slot = old.Slot
 	}
-	return s.open(l, st, z)
+	if err := s.open(l, st, z); err != nil {
+		return "", err
+	}
+	if err := s.states.save(l.state, toc); err != nil {
+		l.state = layerState{}
+		return "", local(ReasonMount, errors.Join(err, s.shut(l)))
+	}
+	return l.path, nil
 }
 
 // addImage makes image the preferred source of the open layer l. The caller holds l.mu.
@@ -180,11 +191,19 @@ func (s *layers) restore(l *layer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.open(l, st, z)
+	if err := s.open(l, st, z); err != nil {
+		return "", err
+	}
+	if l.state.Slot != st.Slot {
+		if err := s.states.save(l.state, nil); err != nil {
+			return "", errors.Join(err, s.shut(l))
+		}
+	}
+	return l.path, nil
 }
 
-// open attaches the layer. The caller holds l.mu.
-func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err error) {
+// open attaches the layer, in the slot that st says, if it can be had. The caller holds l.mu.
+func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 	was := l.state
 	l.state = st
 	defer func() {
@@ -196,26 +215,27 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (_ string, err er
 	for i := len(st.Images) - 1; i >= 0; i-- {
 		r, err := s.repos(st.Images[i])
 		if err != nil {
-			return "", fallback(ReasonLookup, err)
+			return fallback(ReasonLookup, err)
 		}
 		src.add(st.Images[i], r.blob(l.desc()))
 	}
 	data, err := s.spans.Layer(l.key, z.ZInfo(), src)
 	if err != nil {
-		return "", local(openReason(err), err)
+		return local(openReason(err), err)
 	}
-	path, err := s.mount.Attach(l.key, z, data)
+	a, err := s.mount.Attach(l.key, st.Slot, z, data)
 	if err != nil {
-		return "", local(openReason(err), errors.Join(err, data.Close(), src.Close()))
+		return local(openReason(err), errors.Join(err, data.Close(), src.Close()))
 	}
-	l.path, l.src, l.data, l.zinfo = path, src, data, z.ZInfo()
-	l.implied, l.format = s.mount.Implied(l.key), z.Format()
+	l.path, l.src, l.data, l.zinfo = a.Path, src, data, z.ZInfo()
+	l.implied, l.format = a.Implied, z.Format()
+	l.state.Slot = a.Slot
 	s.fills.add(&fill{
 		key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data,
 		check: func(ctx context.Context) error { return s.checkTOC(ctx, l.key) },
 		mend:  func(ctx context.Context) error { return s.mend(ctx, l.key, z.ZInfo(), src, st.DiffID) },
 	})
-	return path, nil
+	return nil
 }
 
 // openReason tells a zTOC that cannot be served from a mount that cannot serve.
@@ -288,9 +308,9 @@ func differ(a, b digest.Digest) bool {
 	return a != "" && b != "" && a.Algorithm() == b.Algorithm() && a != b
 }
 
-// close ends the serving of all layers and keeps their state.
+// close lets go of all layers, which are served no more, and keeps their state.
 func (s *layers) close() error {
-	errs := []error{s.unmount()}
+	var errs []error
 	s.mu.Lock()
 	all := make([]*layer, 0, len(s.m))
 	for _, l := range s.m {

@@ -15,10 +15,13 @@ import (
 	"github.com/seekoci/seekoci/fs"
 )
 
-// mountFS mounts the file system at dir, after what a daemon that died left there.
+// mountFS mounts the file system at dir, after what a daemon that died left there, or
+// takes that over.
 func mountFS(dir string, opts Options) (*fs.FS, error) {
-	if err := unmountAll(dir); err != nil {
-		return nil, err
+	if opts.FS.Holder == nil {
+		if err := unmountAll(dir); err != nil {
+			return nil, err
+		}
 	}
 	o := opts.FS
 	o.Log = opts.Log
@@ -27,7 +30,8 @@ func mountFS(dir string, opts Options) (*fs.FS, error) {
 	if o.UserXattr, err = overlayutils.NeedsUserXAttr(filepath.Join(opts.Root, "snapshotter")); err != nil {
 		opts.Log.Warn("find out which xattrs overlayfs wants", "userxattr", o.UserXattr, "error", err)
 	}
-	for _, d := range []string{dir, o.StateDir} {
+	// Not dir: what is mounted there may not answer yet.
+	for _, d := range []string{filepath.Dir(dir), o.StateDir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}

@@ -48,9 +48,10 @@ func (r *remoteSnapshot) served() (*layer, digest.Digest) {
 }
 
 // restore brings the state after a stop or a crash, at whatever step, back to
-// what the metadata says.
+// what the metadata says. Where the mount was taken over, requests wait until the layers
+// are there: up to then nothing may look into it.
 func (s *Snapshotter) restore(ctx context.Context) error {
-	remote, err := s.scan(ctx)
+	remote, undo, err := s.scan(ctx)
 	if err != nil {
 		return fmt.Errorf("restore snapshots: %w", err)
 	}
@@ -68,16 +69,29 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if s.ports.begin != nil {
+		if err := s.ports.begin(); err != nil {
+			return err
+		}
+	}
+	for _, u := range undo {
+		if err := unlinkDir(s.upper(u.id), u.like); err != nil {
+			s.opts.Log.Error("restore active snapshot", "id", u.id, "error", err)
+		}
+	}
 	s.sweep()
 	return nil
 }
 
-// scan returns the lazy snapshots, and makes active snapshots that were about
-// to become one plain again.
-func (s *Snapshotter) scan(ctx context.Context) ([]*remoteSnapshot, error) {
-	var remote []*remoteSnapshot
-	var undo [][2]string // id, and parent's id or ""
-	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+// unfinished is an active snapshot that was about to become a lazy one.
+type unfinished struct {
+	id   string
+	like string // directory whose owner its own has; "" if none
+}
+
+// scan returns the lazy snapshots, and the active ones that were about to become one.
+func (s *Snapshotter) scan(ctx context.Context) (remote []*remoteSnapshot, undo []unfinished, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		err := storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
 			id, _, _, err := storage.GetInfo(ctx, info.Name)
 			if err != nil {
@@ -88,13 +102,15 @@ func (s *Snapshotter) scan(ctx context.Context) ([]*remoteSnapshot, error) {
 			case info.Kind == snapshots.KindCommitted && (linked || isRemote(info.Labels)):
 				remote = append(remote, s.scanned(info, id))
 			case info.Kind != snapshots.KindCommitted && linked:
-				pid := ""
+				u := unfinished{id: id}
 				if info.Parent != "" {
-					if pid, _, _, err = storage.GetInfo(ctx, info.Parent); err != nil {
+					pid, _, _, err := storage.GetInfo(ctx, info.Parent)
+					if err != nil {
 						return err
 					}
+					u.like = s.upper(pid)
 				}
-				undo = append(undo, [2]string{id, pid})
+				undo = append(undo, u)
 			}
 			return nil
 		})
@@ -103,19 +119,38 @@ func (s *Snapshotter) scan(ctx context.Context) ([]*remoteSnapshot, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
+	return remote, undo, err
+}
+
+// logLost names what ran, as far as can be known, on a mount that is lost: the active
+// snapshots above a lazy one.
+func (s *Snapshotter) logLost(ctx context.Context) {
+	var lost []string
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+			if info.Kind != snapshots.KindCommitted {
+				lost = append(lost, info.Name)
+			}
+			return nil
+		})
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		s.opts.Log.Error("find containers that have lost their layers", "error", err)
 	}
-	for _, u := range undo {
-		like := ""
-		if u[1] != "" {
-			like = s.upper(u[1])
+	for _, key := range lost {
+		chain, err := s.chain(ctx, key)
+		if err != nil {
+			s.opts.Log.Error("find containers that have lost their layers", "key", key, "error", err)
+			continue
 		}
-		if err := unlinkDir(s.upper(u[0]), like); err != nil {
-			s.opts.Log.Error("restore active snapshot", "id", u[0], "error", err)
+		names := make([]string, len(chain))
+		for i, info := range chain {
+			names[i] = info.Name
+		}
+		if below := s.remotes(names); len(below) > 0 {
+			s.opts.Log.Error("a container that was running has lost its lazy layers and has to be started again", "key", key, "layers", len(below))
 		}
 	}
-	return remote, nil
 }
 
 // scanned is the lazy snapshot info as far as its labels and its link tell of it.

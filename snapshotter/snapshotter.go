@@ -120,6 +120,7 @@ type Snapshotter struct {
 	dir   string             // inner's
 	opts  Options
 
+	ports    ports
 	layers   *layers
 	images   *images
 	stage    *stage
@@ -131,6 +132,8 @@ type Snapshotter struct {
 	// that remote and the metadata agree whenever it is not held.
 	mu     sync.Mutex
 	remote map[string]*remoteSnapshot // committed lazy snapshots by name; guarded by mu
+
+	fs *fs.FS // the mount; nil in tests without one
 
 	closeOnce sync.Once
 	closeErr  error
@@ -145,7 +148,8 @@ type overlaySnapshotter interface {
 // ports are the parts that tests replace.
 type ports struct {
 	mount   mounter
-	unmount func() error
+	begin   func() error // serves what mount was told of; nil: it does already
+	unmount func() error // ends that
 	spans   spanStore
 	repos   repositories
 }
@@ -189,7 +193,15 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	undo = append(undo, m.Close)
-	return newSnapshotter(ctx, opts, ms, ports{mount: m, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
+	s, err := newSnapshotter(ctx, opts, ms, ports{mount: m, begin: m.Begin, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
+	if err != nil {
+		return nil, err
+	}
+	if m.Origin() == fs.Replaced {
+		s.logLost(ctx)
+	}
+	s.fs = m
+	return s, nil
 }
 
 // openMetadata opens the metadata store, which nobody else may have open after wait.
@@ -248,10 +260,11 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		ms:     ms,
 		dir:    dir,
 		opts:   opts,
+		ports:  p,
 		remote: make(map[string]*remoteSnapshot),
 		hints:  newHints(),
 		layers: &layers{
-			states: stateDir(states), mount: p.mount, unmount: p.unmount, spans: p.spans, repos: p.repos,
+			states: stateDir(states), mount: p.mount, spans: p.spans, repos: p.repos,
 			spansDir: spansDir(opts.Root),
 			wholeDir: wholeDir,
 			m:        make(map[string]*layer),
@@ -361,13 +374,19 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error { return s.inner.Cleanu
 // Layers returns the counters of the layers that are being served.
 func (s *Snapshotter) Layers() []LayerStats { return s.layers.stats() }
 
-// Close unmounts the file system and closes the snapshotter, which must not be
-// in use. What is on disk stays for the next New.
+// FS returns the counters of the mount, and whether it was taken over.
+func (s *Snapshotter) FS() (fs.Stats, fs.Origin) { return s.fs.Stats(), s.fs.Origin() }
+
+// Close closes the snapshotter, which must not be in use. A mount that Options.FS.Holder
+// has stays, with all that uses it, for the next New; any other is taken away. What is on
+// disk stays.
 func (s *Snapshotter) Close() error {
 	s.closeOnce.Do(func() {
+		// First: what fails from here on is not to be a reader's error.
+		err := s.ports.unmount()
 		s.images.close()
 		s.tasks.close()
-		s.closeErr = errors.Join(s.layers.close(), s.inner.Close())
+		s.closeErr = errors.Join(err, s.layers.close(), s.inner.Close())
 	})
 	return s.closeErr
 }

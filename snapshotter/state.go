@@ -49,6 +49,10 @@ type layerState struct {
 	Images  []string      `json:"images"` // references under which the layer can be fetched, latest first
 
 	Verified bool `json:"verified,omitempty"` // all of it was there once, and had the diffID
+
+	// Slot is the layer's in the mount, 0 if it has none: a state written by a version
+	// that did not note it. Those who use the layer know it by its slot.
+	Slot uint32 `json:"slot,omitempty"`
 }
 
 func (s layerState) key() string { return layerKey(s.Layer, s.ZTOC) }
@@ -121,16 +125,9 @@ func (d stateDir) save(s layerState, ztoc []byte) error {
 
 // load reads back and verifies what save wrote.
 func (d stateDir) load(key string) (layerState, []byte, error) {
-	var s layerState
-	p, err := readFile(d.path(key, "layer.json"), maxStateSize)
+	s, err := d.loadState(key)
 	if err != nil {
-		return s, nil, fmt.Errorf("load state of layer %s: %w", key, err)
-	}
-	if err := json.Unmarshal(p, &s); err != nil {
-		return s, nil, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
-	}
-	if err := s.validate(key); err != nil {
-		return s, nil, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
+		return s, nil, err
 	}
 	ztoc, err := readFile(d.path(key, "ztoc"), maxZTOCSize)
 	if err != nil {
@@ -140,6 +137,22 @@ func (d stateDir) load(key string) (layerState, []byte, error) {
 		return s, nil, fmt.Errorf("load %s: digest is %s, not %s", d.path(key, "ztoc"), got, s.ZTOC)
 	}
 	return s, ztoc, nil
+}
+
+// loadState reads back and verifies a layer's state, whatever has become of its zTOC.
+func (d stateDir) loadState(key string) (layerState, error) {
+	var s layerState
+	p, err := readFile(d.path(key, "layer.json"), maxStateSize)
+	if err != nil {
+		return s, fmt.Errorf("load state of layer %s: %w", key, err)
+	}
+	if err := json.Unmarshal(p, &s); err != nil {
+		return s, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
+	}
+	if err := s.validate(key); err != nil {
+		return s, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
+	}
+	return s, nil
 }
 
 // remove deletes a layer's state.
