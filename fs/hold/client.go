@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hold
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of this package.
+var (
+	// ErrBusy is returned while another daemon has the holder.
+	ErrBusy = errors.New("another daemon has the holder")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("holder's client is closed")
+)
+
+// Options configures Open.
+type Options struct {
+	Dir string       // directory of the holder's socket, made if needed
+	Log *slog.Logger // nil means slog.Default
+	// Guard is how long after the end of a daemon the requests that wait fail with EIO,
+	// and from when on all do until there is another; 0 means 60 s, negative never.
+	Guard time.Duration
+	// Grace is how long after the end of a daemon the guard begins; 0 means 1 s. Killed
+	// processes that wait for an answer have to until then.
+	Grace time.Duration
+	Store *Store // systemd's; nil means there is none
+}
+
+// Defaults of Options.
+const (
+	DefaultGuard = 60 * time.Second
+	DefaultGrace = time.Second
+)
+
+const (
+	busyWait  = 10 * time.Second // a daemon that was killed may take that long to be gone
+	busyTick  = 5 * time.Millisecond
+	retryWait = time.Second // before a holder that cannot be started is tried again
+	callWait  = 10 * time.Second
+)
+
+// Stats is a copy of counters.
+type Stats struct {
+	Guards    int64 // times that the holder went on guard
+	Resends   int64 // times that the guard had the kernel deliver requests again
+	Killed    int64 // requests that the guard ended as their process was being killed
+	Failed    int64 // requests that the guard answered with EIO
+	Restarts  int64 // holders that this client had to replace
+	Connected bool  // there is a holder
+}
+
+// Client is a daemon's side of a holder. It is safe for concurrent use.
+type Client struct {
+	opts Options
+	dir  int // the directory
+	buf  []byte
+
+	mu     sync.Mutex // serialises exchanges; guards what follows
+	conn   int        // -1: none
+	number int        // of the connection
+	hello  bool       // the holder was told that we are the daemon
+	old    held       // what it had then
+	now    held       // what it is to hold
+	stats  Stats
+	closed bool
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// held is a mount's descriptor and what was said with it.
+type held struct {
+	fd    int // -1: none
+	state []byte
+}
+
+// Open connects to the holder of opts.Dir, and starts one if there is none.
+func Open(ctx context.Context, opts Options) (*Client, error) {
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Guard == 0 {
+		opts.Guard = DefaultGuard
+	}
+	if opts.Grace <= 0 {
+		opts.Grace = DefaultGrace
+	}
+	c := &Client{opts: opts, conn: -1, old: held{fd: -1}, now: held{fd: -1}, buf: make([]byte, maxMessage)}
+	var err error
+	if c.dir, err = openDir(opts.Dir); err == nil {
+		c.mu.Lock()
+		err = c.connect()
+		c.mu.Unlock()
+		if err != nil && opts.Store != nil {
+			opts.Log.Warn("there is no holder, the mount is in systemd's store only", "error", err)
+			err = nil
+		}
+		if err != nil {
+			unix.Close(c.dir)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open holder in %s: %w", opts.Dir, err)
+	}
+	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	c.wg.Go(func() { c.watch(ctx) })
+	return c, nil
+}
+
+// Held returns what the daemon before has left, in the holder or in systemd's store, if
+// match says yes to its state. The descriptor is the caller's.
+func (c *Client) Held(match func(state []byte) bool) (fd int, state []byte, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.insist(c.greet); err != nil {
+		c.opts.Log.Warn("holder not asked for the mount", "error", err)
+	}
+	candidates := []held{c.old}
+	if c.opts.Store != nil {
+		candidates = append(candidates, c.opts.Store.held()...)
+	}
+	for i, h := range candidates {
+		if h.fd < 0 || !match(h.state) {
+			continue
+		}
+		fd, err := dupFd(h.fd)
+		if err != nil {
+			c.opts.Log.Warn("mount not taken over", "error", err)
+			continue
+		}
+		state = slices.Clone(h.state)
+		c.keep(h)
+		if i > 0 { // it is in the store only
+			if err := c.insist(c.give); err != nil {
+				c.opts.Log.Warn("holder has not got the mount", "error", err)
+			}
+		}
+		closeFd(c.old.fd)
+		c.old = held{fd: -1}
+		return fd, state, true
+	}
+	return -1, nil, false
+}
+
+// keep makes h what is to be held.
+func (c *Client) keep(h held) {
+	dup, err := dupFd(h.fd)
+	if err != nil {
+		c.opts.Log.Warn("mount not held on", "error", err)
+		return
+	}
+	closeFd(c.now.fd)
+	c.now = held{dup, slices.Clone(h.state)}
+	c.store()
+}
+
+// Hold has a duplicate of fd held, and state, in the place of what was held.
+func (c *Client) Hold(fd int, state []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	dup, err := dupFd(fd)
+	if err != nil {
+		return fmt.Errorf("hold: %w", err)
+	}
+	closeFd(c.now.fd)
+	c.now = held{dup, slices.Clone(state)}
+	stored := c.store()
+	if err := c.insist(c.give); err != nil {
+		if stored {
+			c.opts.Log.Warn("mount is in systemd's store only", "error", err)
+			return nil
+		}
+		return fmt.Errorf("hold: %w", err)
+	}
+	return nil
+}
+
+// store puts what is held into systemd's store, if there is one.
+func (c *Client) store() bool {
+	if c.opts.Store == nil {
+		return false
+	}
+	if err := c.opts.Store.put(c.now); err != nil {
+		c.opts.Log.Warn("mount not in systemd's store", "error", err)
+		return false
+	}
+	return true
+}
+
+// Drop lets go of what is held.
+func (c *Client) Drop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	closeFd(c.now.fd)
+	c.now = held{fd: -1}
+	closeFd(c.old.fd)
+	c.old = held{fd: -1}
+	var err error
+	if c.opts.Store != nil {
+		err = c.opts.Store.drop()
+	}
+	if c.conn >= 0 {
+		err = errors.Join(err, c.greet())
+		if _, _, e := c.call(message{kind: msgDrop}, -1); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("drop what is held: %w", err)
+	}
+	return nil
+}
+
+// Stats returns the counters. What the holder counts is as of when this daemon began.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Connected = c.conn >= 0
+	return s
+}
+
+// Close ends the connection. The holder is on guard from then on.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.closed = true
+	c.cancel()
+	if c.conn >= 0 {
+		_ = unix.Shutdown(c.conn, unix.SHUT_RDWR) // watch is waiting
+	}
+	c.mu.Unlock()
+	c.wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fd := range []int{c.conn, c.dir, c.now.fd, c.old.fd} {
+		closeFd(fd)
+	}
+	c.conn = -1
+	return nil
+}
+
+// watch replaces a holder that ends.
+func (c *Client) watch(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		conn, number := c.conn, c.number
+		c.mu.Unlock()
+		if conn >= 0 {
+			ended(conn)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err := c.replace(number); err != nil {
+			c.opts.Log.Error("there is no holder: what uses the mount would not survive this process", "error", err)
+			select {
+			case <-time.After(retryWait):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// ended returns when the other side of a connection has ended it.
+func ended(conn int) {
+	p := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLRDHUP}}
+	for {
+		_, err := unix.Poll(p, -1)
+		if err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// replace replaces the holder that was connected to with that number, if nobody has yet.
+func (c *Client) replace(number int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.number != number {
+		return nil
+	}
+	if err := c.reconnect(); err != nil {
+		return err
+	}
+	c.stats.Restarts++
+	c.opts.Log.Info("holder replaced")
+	return nil
+}
+
+// reconnect connects to the holder anew, and gives it what it is to hold. The caller holds c.mu.
+func (c *Client) reconnect() error {
+	closeFd(c.conn)
+	c.conn, c.hello = -1, false
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if c.now.fd < 0 {
+		return nil
+	}
+	return c.give()
+}
+
+// insist does f, and again after a reconnect if the holder has ended: it may have been
+// killed just now. The caller holds c.mu.
+func (c *Client) insist(f func() error) error {
+	err := f()
+	if err == nil || errors.Is(err, ErrBusy) {
+		return err
+	}
+	if again := c.reconnect(); again != nil {
+		return errors.Join(err, again)
+	}
+	return f()
+}
+
+// connect connects to the holder, which is started if need be. The caller holds c.mu.
+func (c *Client) connect() error {
+	c.number++
+	var err error
+	if c.conn, err = dial(c.dir); err == nil {
+		return c.limit()
+	}
+	// The lock is taken where another is just being started, or is about to end.
+	for end := time.Now().Add(callWait); ; time.Sleep(busyTick) {
+		err := start(c.dir)
+		if err != nil && !errors.Is(err, errLocked) || err != nil && time.Now().After(end) {
+			return err
+		}
+		if c.conn, err = dial(c.dir); err == nil {
+			return c.limit()
+		}
+		if time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// limit bounds how long the holder may take to answer.
+func (c *Client) limit() error {
+	tv := unix.NsecToTimeval(int64(callWait))
+	return os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(c.conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
+}
+
+// greet tells the holder that we are the daemon, if it was not told. The caller holds c.mu.
+func (c *Client) greet() error {
+	if c.hello {
+		return nil
+	}
+	if c.conn < 0 {
+		return errEnd
+	}
+	m := message{msgHello, map[uint32][]byte{tagGrace: number(int64(c.opts.Grace)), tagGuard: number(int64(c.opts.Guard))}}
+	reply, fd, err := c.call(m, -1)
+	for end := time.Now().Add(busyWait); errors.Is(err, ErrBusy) && time.Now().Before(end); reply, fd, err = c.call(m, -1) {
+		time.Sleep(busyTick)
+	}
+	if err != nil {
+		return err
+	}
+	c.hello = true
+	closeFd(c.old.fd)
+	c.old = held{fd, reply.fields[tagState]}
+	n := parseCounters(reply.fields[tagStats])
+	c.stats.Guards, c.stats.Resends, c.stats.Killed, c.stats.Failed = n.guards, n.resends, n.killed, n.failed
+	return nil
+}
+
+// give has the holder hold c.now. The caller holds c.mu.
+func (c *Client) give() error {
+	if err := c.greet(); err != nil {
+		return err
+	}
+	_, fd, err := c.call(message{msgHold, map[uint32][]byte{tagState: c.now.state}}, c.now.fd)
+	closeFd(fd)
+	return err
+}
+
+// call sends a message and returns the reply, with its descriptor or -1. The caller holds c.mu.
+func (c *Client) call(m message, fd int) (message, int, error) {
+	if c.conn < 0 {
+		return message{}, -1, errEnd
+	}
+	err := send(c.conn, m, fd)
+	var reply message
+	if err == nil {
+		reply, fd, err = receive(c.conn, c.buf)
+	}
+	if err != nil {
+		// An answer that comes late would be taken for that of another message.
+		_ = unix.Shutdown(c.conn, unix.SHUT_RDWR)
+		return reply, -1, err
+	}
+	for tag, b := range reply.fields { // they are in c.buf
+		reply.fields[tag] = slices.Clone(b)
+	}
+	if err := reply.err(); err != nil {
+		closeFd(fd)
+		return reply, -1, err
+	}
+	return reply, fd, nil
+}
+
+func dupFd(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return dup, os.NewSyscallError("fcntl", err)
+}
+
+// Release has the holder of dir, if there is one, let go of what it holds. It is ErrBusy
+// while a daemon is connected.
+func Release(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	c := &Client{dir: fd, buf: make([]byte, maxMessage)}
+	defer unix.Close(fd)
+	if c.conn, err = dial(fd); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("release what is held in %s: %w", dir, err)
+	}
+	defer unix.Close(c.conn)
+	if err = c.limit(); err == nil {
+		_, _, err = c.call(message{kind: msgDrop}, -1)
+	}
+	if err != nil {
+		return fmt.Errorf("release what is held in %s: %w", dir, err)
+	}
+	return nil
+}
