@@ -188,7 +188,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	undo = append(undo, spans.Close)
-	m, err := mountFS(filepath.Join(opts.Root, "snapshotter", "mnt"), opts)
+	m, err := mountFS(mountPoint(opts.Root), opts)
 	if err != nil {
 		return nil, err
 	}

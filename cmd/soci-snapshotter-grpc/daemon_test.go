@@ -35,6 +35,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/seekoci/seekoci/fs/hold"
 	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/registry"
 	"github.com/seekoci/seekoci/registry/registrytest"
@@ -128,7 +129,9 @@ func start(t *testing.T, root string, extra []*os.File, prefix ...string) *proce
 			p.cmd.Process.Kill()
 			<-p.exited
 		}
-		mount.UnmountAll(filepath.Join(root, "lib", "snapshotter", "mnt"), unix.MNT_DETACH)
+		if _, err := run(t, "--root", filepath.Join(root, "lib"), "unmount"); err != nil {
+			t.Error(err)
+		}
 	})
 	p.wait("READY=1")
 	conn := must(grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials())))(t)
@@ -167,11 +170,23 @@ func (p *process) lines(key string, value any) int {
 func (p *process) wait(want string) {
 	p.t.Helper()
 	check(p.t, p.notify.SetReadDeadline(time.Now().Add(30*time.Second)))
-	buf := make([]byte, 1024)
-	n, err := p.notify.Read(buf)
-	if err != nil || string(buf[:n]) != want {
-		p.t.Fatalf("systemd was told %q, %v, want %q; log %v", buf[:n], err, want, p.log)
+	for {
+		buf := make([]byte, 1024)
+		n, err := p.notify.Read(buf)
+		if err == nil && strings.HasPrefix(string(buf[:n]), "FDSTORE") {
+			continue
+		}
+		if err != nil || string(buf[:n]) != want {
+			p.t.Fatalf("systemd was told %q, %v, want %q; log %v", buf[:n], err, want, p.log)
+		}
+		return
 	}
+}
+
+// mounted reports whether the root's file system is mounted.
+func mounted(t *testing.T, root string) bool {
+	t.Helper()
+	return strings.Contains(string(must(os.ReadFile("/proc/self/mountinfo"))(t)), filepath.Join(root, "lib", "snapshotter", "mnt")+" ")
 }
 
 // stop stops the daemon, which must end well.
@@ -195,6 +210,12 @@ func checkFiles(t *testing.T, mounts []mount.Mount, want map[string][]byte) {
 	dir := t.TempDir()
 	check(t, mount.All(mounts, dir))
 	defer func() { check(t, mount.UnmountAll(dir, 0)) }()
+	compareFiles(t, dir, want)
+}
+
+// compareFiles compares the files in dir.
+func compareFiles(t *testing.T, dir string, want map[string][]byte) {
+	t.Helper()
 	for name, data := range want {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%s: %d bytes, %v, want %d", name, len(got), err, len(data))
@@ -253,32 +274,61 @@ func TestDaemon(t *testing.T) {
 	if p.lines("remote-snapshot-prepared", "true") != 2 || p.lines("msg", "fetching SOCI artifacts using index descriptor") != 1 || p.lines("key", "unheard_of") != 1 {
 		t.Errorf("log is %v", p.log)
 	}
-	if mounts := string(must(os.ReadFile("/proc/self/mountinfo"))(t)); strings.Contains(mounts, root) {
-		t.Errorf("mounts are left: %s", mounts)
+	if !mounted(t, root) {
+		t.Error("the mount is gone")
 	}
 
 	reg.Close()
 	p = start(t, root, nil)
 	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
 	checkFiles(t, must(p.sn.View(ctx, "view", parent))(t), img.files)
+	if p.lines("resumed", true) != 1 {
+		t.Errorf("mount not taken over: %v", p.log)
+	}
 
-	// Killed with a container running: its mount is dead, the next is not.
+	// Killed and stopped with a container running, which does not notice.
 	running := t.TempDir()
 	check(t, mount.All(must(p.sn.Mounts(ctx, "container"))(t), running))
 	t.Cleanup(func() { mount.UnmountAll(running, unix.MNT_DETACH) })
 	check(t, p.cmd.Process.Kill())
 	<-p.exited
 	p = start(t, root, nil)
-	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
-
-	// Stopped with a container running: that must not hold the daemon up.
-	check(t, mount.UnmountAll(running, 0))
-	check(t, mount.All(must(p.sn.Mounts(ctx, "container"))(t), running))
+	compareFiles(t, running, img.files)
+	if _, err := run(t, "--root", filepath.Join(root, "lib"), "unmount"); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("unmount under a daemon: %v", err)
+	}
 	begin := time.Now()
 	p.stop(unix.SIGINT)
 	if d := time.Since(begin); d >= stopTimeout {
 		t.Errorf("stop took %v", d)
 	}
+	p = start(t, root, nil)
+	compareFiles(t, running, img.files)
+
+	// Daemon and holder are both gone: what ran is named, and what starts works.
+	check(t, p.cmd.Process.Kill())
+	<-p.exited
+	check(t, hold.Release(holderDir(filepath.Join(root, "lib"))))
+	p = start(t, root, nil)
+	if p.lines("key", "k8s.io/1/container") != 1 && p.lines("key", "container") != 1 {
+		t.Errorf("the container is not named: %v", p.log)
+	}
+	check(t, mount.UnmountAll(running, unix.MNT_DETACH))
+	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
+	p.stop(unix.SIGTERM)
+	_, err := run(t, "--root", filepath.Join(root, "lib"), "unmount")
+	check(t, err)
+	if mounted(t, root) {
+		t.Error("mounted after unmount")
+	}
+
+	// After a reboot nothing is mounted, and nothing is fetched again.
+	p = start(t, root, nil)
+	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
+	if p.lines("key", "container") != 0 {
+		t.Errorf("after a reboot a container is named: %v", p.log)
+	}
+	p.stop(unix.SIGTERM)
 }
 
 func checkMetrics(t *testing.T, sock string, img *image) {

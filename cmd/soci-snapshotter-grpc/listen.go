@@ -12,15 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
 // listen opens the daemon's socket: a path, unix://path, or fd:// for the one
-// socket that systemd passes.
-func listen(ctx context.Context, address string) (net.Listener, error) {
+// socket among the files that systemd has passed.
+func listen(ctx context.Context, address string, passed []*os.File) (net.Listener, error) {
 	if strings.HasPrefix(address, "fd://") {
-		return inherited(address)
+		return inherited(address, passed)
 	}
 	path := strings.TrimPrefix(address, "unix://")
 	if scheme, _, ok := strings.Cut(path, "://"); ok {
@@ -42,15 +41,15 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func inherited(address string) (net.Listener, error) {
-	ls, err := activation.Listeners()
-	if err != nil {
+func inherited(address string, passed []*os.File) (net.Listener, error) {
+	if len(passed) != 1 {
+		return nil, fmt.Errorf("listen on %s: systemd passed %d sockets, not one", address, len(passed))
+	}
+	l, err := net.FileListener(passed[0])
+	if err = errors.Join(err, passed[0].Close()); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	if len(ls) != 1 || ls[0] == nil {
-		return nil, fmt.Errorf("listen on %s: systemd passed %d sockets, not one", address, len(ls))
-	}
-	return ls[0], nil
+	return l, nil
 }
 
 // removeStale removes the socket at path if nobody listens on it. Anything but

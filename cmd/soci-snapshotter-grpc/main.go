@@ -5,14 +5,20 @@
 //
 //	soci-snapshotter-grpc --root /var/lib/soci-snapshotter-grpc
 //
+// Its end, of whatever kind, is no container's: the mount stays, kept by a process of
+// its own (package hold), and the next daemon takes it over. Two commands are about that:
+//
+//	soci-snapshotter-grpc --root DIR unmount   # takes away what a stopped daemon left
+//	soci-snapshotter-grpc --root DIR holder    # keeps the mount, outside a pod's cgroup
+//
 // # Limits
 //
-// Containers that run when the daemon stops lose their lazy layers.
+// Below Linux 6.9 containers that run when the daemon stops lose their lazy layers. So
+// they do when daemon and holder are killed at once, unless systemd's store has the mount.
 //
 // # Decisions
 //
-//   - SIGINT and SIGTERM do the same: requests end, the file system is unmounted
-//     lazily, the state stays for the next start.
+//   - SIGINT and SIGTERM do the same: requests end, what containers use stays.
 //   - A stop that hangs ends after stopTimeout: a daemon that cannot be stopped
 //     holds up a node's shutdown.
 //   - A socket that nobody listens on is removed; one that somebody listens on is
@@ -31,6 +37,7 @@ import (
 
 	"github.com/seekoci/seekoci/cmd/internal/version"
 	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/config"
+	"github.com/seekoci/seekoci/fs/hold"
 )
 
 const (
@@ -39,6 +46,9 @@ const (
 )
 
 func main() {
+	if hold.Invoked(os.Args) {
+		os.Exit(hold.Main())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	err := command().Run(ctx, os.Args)
 	stop()
@@ -72,7 +82,7 @@ func command() *cli.Command {
 			},
 		},
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{configCommand()},
+		Commands:        []*cli.Command{configCommand(), holderCommand(), unmountCommand()},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.Args().Present() {
 				return fmt.Errorf("unexpected argument %q", cmd.Args().First())

@@ -14,11 +14,12 @@ import (
 
 	"github.com/seekoci/seekoci/cmd/internal/version"
 	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/config"
+	"github.com/seekoci/seekoci/fs/hold"
 )
 
 // TestMain lets this program be the daemon, too.
 func TestMain(m *testing.M) {
-	if os.Getenv("TEST_IS_DAEMON") == "1" {
+	if hold.Invoked(os.Args) || os.Getenv("TEST_IS_DAEMON") == "1" {
 		main()
 		os.Exit(0)
 	}
@@ -94,11 +95,11 @@ func TestCommand(t *testing.T) {
 func TestListen(t *testing.T) {
 	dir := t.TempDir()
 	sock := filepath.Join(dir, "new", "d.sock")
-	l := must(listen(t.Context(), "unix://"+sock))(t)
+	l := must(listen(t.Context(), "unix://"+sock, nil))(t)
 	if st := must(os.Stat(filepath.Dir(sock)))(t); st.Mode().Perm() != 0o700 {
 		t.Errorf("directory of the socket is %v", st.Mode())
 	}
-	if _, err := listen(t.Context(), sock); err == nil || !strings.Contains(err.Error(), "another daemon listens") {
+	if _, err := listen(t.Context(), sock, nil); err == nil || !strings.Contains(err.Error(), "another daemon listens") {
 		t.Errorf("second listen: %v", err)
 	}
 	// A daemon that was killed leaves its socket.
@@ -109,16 +110,16 @@ func TestListen(t *testing.T) {
 	u.SetUnlinkOnClose(false)
 	check(t, l.Close())
 	must(os.Lstat(sock))(t)
-	l = must(listen(t.Context(), sock))(t)
+	l = must(listen(t.Context(), sock, nil))(t)
 	check(t, l.Close())
 
 	file := filepath.Join(dir, "file")
 	check(t, os.WriteFile(file, nil, 0o600))
-	if _, err := listen(t.Context(), file); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := listen(t.Context(), file, nil); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("listen on a file: %v", err)
 	}
 	for _, a := range []string{"tcp://127.0.0.1:1", "fd://"} {
-		if _, err := listen(t.Context(), a); err == nil || !strings.Contains(err.Error(), a) {
+		if _, err := listen(t.Context(), a, nil); err == nil || !strings.Contains(err.Error(), a) {
 			t.Errorf("listen on %s: %v", a, err)
 		}
 	}

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -23,6 +25,8 @@ import (
 	"github.com/seekoci/seekoci/cmd/internal/version"
 	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/config"
 	"github.com/seekoci/seekoci/cmd/soci-snapshotter-grpc/internal/metrics"
+	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/hold"
 	"github.com/seekoci/seekoci/registry"
 	"github.com/seekoci/seekoci/snapshotter"
 )
@@ -50,17 +54,25 @@ func serve(ctx context.Context, o options) (err error) {
 		return err
 	}
 	m := metrics.New()
+	passed := activation.Files(true) // before any other process is started, which is to inherit none
+	store, passed := hold.NewStore(os.Getenv("NOTIFY_SOCKET"), passed)
 	so := o.config.Options()
 	so.Root, so.Registry, so.Log = root, client, o.log
 	so.OnDecision, so.OnOperation, so.OnCompletion = m.Decision, m.Operation, m.Completion
 	start := time.Now()
+	if keeper := openHolder(ctx, root, store, o); keeper != nil {
+		defer func() { err = errors.Join(err, keeper.Close()) }()
+		so.FS.Holder = keeper
+		m.Holder(keeper.Stats)
+	}
 	sn, err := snapshotter.New(ctx, so)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, bounded("close snapshotter", sn.Close)) }()
 	m.Layers(sn.Layers)
-	l, err := listen(ctx, o.address)
+	m.Mount(sn.FS)
+	l, err := listen(ctx, o.address, passed)
 	if err != nil {
 		return err
 	}
@@ -69,13 +81,37 @@ func serve(ctx context.Context, o options) (err error) {
 	if err := serveHTTP(gctx, g, o.config, m); err != nil {
 		g.Go(func() error { return err })
 	} else {
-		o.log.Info("serving", "address", o.address, "root", root, "version", version.Version, "revision", version.Revision(), "dur", time.Since(start))
+		o.log.Info("serving", "address", o.address, "root", root, "version", version.Version, "revision", version.Revision(), "dur", time.Since(start), "resumed", resumed(sn))
 		notify(o.log, daemon.SdNotifyReady)
 	}
 	<-gctx.Done()
 	notify(o.log, daemon.SdNotifyStopping)
 	o.log.Info("stopping")
 	return g.Wait()
+}
+
+// openHolder returns what keeps the mount when the daemon ends. Without it, nil, all
+// works until then.
+func openHolder(ctx context.Context, root string, store *hold.Store, o options) *hold.Client {
+	if o.config.Holder.Disable {
+		return nil
+	}
+	ho := o.config.HolderOptions()
+	ho.Dir, ho.Log, ho.Store = holderDir(root), o.log, store
+	keeper, err := hold.Open(ctx, ho)
+	if err != nil {
+		o.log.Warn("containers will lose their lazy layers when the daemon ends", "error", err)
+		return nil
+	}
+	return keeper
+}
+
+// holderDir is where the holder of a root has its socket.
+func holderDir(root string) string { return filepath.Join(root, "soci", "holder") }
+
+func resumed(sn *snapshotter.Snapshotter) bool {
+	_, origin := sn.FS()
+	return origin == fs.Resumed
 }
 
 // serveSnapshots serves the gRPC API until ctx is over, then lets requests end.

@@ -445,6 +445,9 @@ func Release(dir string) error {
 	if err = c.limit(); err == nil {
 		_, _, err = c.call(message{kind: msgDrop}, -1)
 	}
+	if errors.Is(err, errEnd) || errors.Is(err, unix.EPIPE) {
+		return nil // it has just ended, and holds nothing any more
+	}
 	if err != nil {
 		return fmt.Errorf("release what is held in %s: %w", dir, err)
 	}

@@ -113,7 +113,16 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 // Close stops everything and reports what could not be stopped in order or was left behind.
 func (n *Node) Close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(n.stopContainerd(ctx), n.StopSnapshotter(unix.SIGTERM), n.unmountLeftovers())
+	return errors.Join(n.stopContainerd(ctx), n.StopSnapshotter(unix.SIGTERM), n.unmountSnapshotter(ctx), n.unmountLeftovers())
+}
+
+// unmountSnapshotter takes away the mount that our snapshotter leaves for its next start.
+func (n *Node) unmountSnapshotter(ctx context.Context) error {
+	if _, err := os.Stat(n.SnapshotterRoot()); err != nil {
+		return nil // it never ran
+	}
+	_, err := n.command(ctx, filepath.Join(n.bin, "soci-snapshotter-grpc"), []string{"--root", n.SnapshotterRoot(), "unmount"})
+	return err
 }
 
 // SnapshotterRoot is the --root of the snapshotter and of soci.

@@ -25,6 +25,7 @@
 //     written out or not, means no silence; any other value is how long no layer's fetch begins
 //     after a mount. There is no rate to set (fetch_period_msec): the link is used when it is idle.
 //     Metrics are up to date whenever they are read, whatever emit_metric_period_sec.
+//   - [holder] is not the incumbent's, so that it is only written out where it is not the default.
 //   - What is to be prefetched is, whatever prefetch.enable says, whose default is false: it
 //     costs nobody anything.
 package config
@@ -63,6 +64,7 @@ type Config struct {
 	CRIKeychain        CRIKeychain        `toml:"cri_keychain"`
 	Resolver           Resolver           `toml:"resolver"`
 	Snapshotter        Snapshotter        `toml:"snapshotter"`
+	Holder             Holder             `toml:"holder,omitempty"`
 }
 
 // HTTP is [http]: how registries are spoken to.
@@ -191,6 +193,12 @@ type Mirror struct {
 type Snapshotter struct {
 	MinLayerSize                int64 `toml:"min_layer_size"` // bytes
 	AllowInvalidMountsOnRestart bool  `toml:"allow_invalid_mounts_on_restart"`
+}
+
+// Holder is [holder], which the incumbent has not: what becomes of the mount when the daemon ends.
+type Holder struct {
+	Disable     bool   `toml:"disable,omitempty"`       // it ends with the daemon
+	EIOAfterSec *int64 `toml:"eio_after_sec,omitempty"` // without a daemon, after which readers get EIO; none: 60; 0: never
 }
 
 // Default is the configuration of a daemon without a file.

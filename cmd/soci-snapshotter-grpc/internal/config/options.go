@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/hold"
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/index"
 	"github.com/seekoci/seekoci/registry"
@@ -39,6 +40,7 @@ func (c Config) Validate() error {
 		{"http.MaxWaitMsec", c.HTTP.MaxWaitMsec, time.Millisecond},
 		{"background_fetch.silence_period_msec", c.BackgroundFetch.SilencePeriodMsec, time.Millisecond},
 		{"snapshotter.min_layer_size", c.Snapshotter.MinLayerSize, 0},
+		{"holder.eio_after_sec", c.eioAfterSec(), time.Second},
 	} {
 		if f.value < 0 || f.unit > 0 && f.value > math.MaxInt64/int64(f.unit) {
 			return fmt.Errorf("%s: %d is out of range", f.key, f.value)
@@ -114,6 +116,25 @@ func (c Config) Options() snapshotter.Options {
 	}
 	if c.PullModes.V2.Enable {
 		o.Discover = append(o.Discover, index.V2)
+	}
+	return o
+}
+
+// defaultEIOAfterSec is what holder.eio_after_sec is if it is not there.
+const defaultEIOAfterSec = int64(hold.DefaultGuard / time.Second)
+
+func (c Config) eioAfterSec() int64 {
+	if c.Holder.EIOAfterSec == nil {
+		return defaultEIOAfterSec
+	}
+	return *c.Holder.EIOAfterSec
+}
+
+// HolderOptions returns what c says about the holder. Dir, Log and Store are the caller's to set.
+func (c Config) HolderOptions() hold.Options {
+	o := hold.Options{Guard: time.Duration(c.eioAfterSec()) * time.Second}
+	if o.Guard == 0 {
+		o.Guard = -1 // never
 	}
 	return o
 }

@@ -31,6 +31,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/hold"
 	"github.com/seekoci/seekoci/snapshotter"
 )
 
@@ -142,6 +144,39 @@ func (m *Metrics) seen(object digest.Digest, add func(string)) {
 // Layers makes the counters of the layers that list returns part of the metrics.
 func (m *Metrics) Layers(list func() []snapshotter.LayerStats) {
 	m.reg.MustRegister(layers{list})
+}
+
+// Mount makes what stats returns of the mount part of the metrics.
+func (m *Metrics) Mount(stats func() (fs.Stats, fs.Origin)) {
+	m.gauge(subsystem, "mount_resumed", "1 if the mount was taken over from a daemon before.", func() float64 {
+		_, origin := stats()
+		return float64(one(origin == fs.Resumed))
+	})
+}
+
+// Holder makes what stats returns of the holder part of the metrics.
+func (m *Metrics) Holder(stats func() hold.Stats) {
+	m.gauge("holder", "connected", "1 if there is a holder, without which containers would not survive the daemon.", func() float64 {
+		return float64(one(stats().Connected))
+	})
+	for _, c := range []struct {
+		name, help string
+		value      func(hold.Stats) int64
+	}{
+		{"restarts_total", "Holders that the daemon had to replace.", func(s hold.Stats) int64 { return s.Restarts }},
+		{"guards_total", "Times that the holder was without a daemon, up to this one.", func(s hold.Stats) int64 { return s.Guards }},
+		{"guard_resends_total", "Times that it was for longer than a restart takes.", func(s hold.Stats) int64 { return s.Resends }},
+		{"guard_killed_total", "Requests it ended then, as their process was being killed.", func(s hold.Stats) int64 { return s.Killed }},
+		{"guard_failed_total", "Requests it answered then with EIO.", func(s hold.Stats) int64 { return s.Failed }},
+	} {
+		m.reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: "holder", Name: c.name, Help: c.help,
+		}, func() float64 { return float64(c.value(stats())) }))
+	}
+}
+
+func (m *Metrics) gauge(sub, name, help string, value func() float64) {
+	m.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: sub, Name: name, Help: help}, value))
 }
 
 // layers collects the counters of the layers being served.
