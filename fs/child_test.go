@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/fs/hold"
 )
 
 // The mount is looked at from child processes only: a process that uses its own
@@ -25,6 +27,9 @@ import (
 const childEnv = "SEEKOCI_FS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	if hold.Invoked(os.Args) {
+		os.Exit(hold.Main())
+	}
 	if verb := os.Getenv(childEnv); verb != "" {
 		if err := child(verb, os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -68,6 +73,10 @@ func child(verb string, args []string) error {
 		fmt.Println("mounted")
 		<-f.served
 		return nil
+	case "serve": // mounts with a holder, serves layers and waits for the end of its input
+		return serveLayers(args[0], args[1])
+	case "wait": // waits for an answer, in one of five ways
+		return waitFor(args[0], args[1])
 	case "hold": // a line for each read that the parent asks for
 		f, err := os.Open(args[0])
 		if err != nil {

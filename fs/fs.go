@@ -322,10 +322,17 @@ func (f *FS) sweep() {
 		if !l.detached.Load() {
 			continue
 		}
-		root := ref{l, 0}
-		first, end := root.node().children()
-		for c := first; c < end; c++ {
-			f.server.entryGone(root.id(), l.tree.name(&l.tree.nodes[c]))
+		// Each name, as one that the kernel has dropped hides those below it. A directory
+		// that it does not know has none below it that it knows.
+		for i := range l.tree.nodes {
+			d := ref{l, uint32(i)}
+			if !d.node().isDir() || !f.server.known(d.id()) {
+				continue
+			}
+			first, end := d.node().children()
+			for c := first; c < end; c++ {
+				f.server.entryGone(d.id(), l.tree.name(&l.tree.nodes[c]))
+			}
 		}
 		f.release(l)
 	}

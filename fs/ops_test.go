@@ -172,6 +172,20 @@ func TestSlots(t *testing.T) {
 			seen[n] = true
 		}
 	}
+	// One that is in use, though the counter knows nothing of it.
+	s, err := openSlots(d)
+	must(t, err)
+	must(t, s.claim(100_000))
+	must(t, s.claim(7))
+	if n, err := s.next(); err != nil || n != 100_001 {
+		t.Errorf("next slot %d, %v", n, err)
+	}
+	if s, err = openSlots(d); err != nil || s.free <= 100_000 {
+		t.Errorf("counter is %+v, %v", s, err)
+	}
+	if err := s.claim(math.MaxUint32); err == nil {
+		t.Error("slot beyond the last claimed")
+	}
 	for _, bad := range []string{"", "0", "x", "-1", "4294967296", "12 13"} {
 		must(t, os.WriteFile(filepath.Join(d, "slots"), []byte(bad), 0o600))
 		if _, err := openSlots(d); err == nil {
@@ -179,7 +193,7 @@ func TestSlots(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(filepath.Join(d, "slots"), []byte("4294967290\n"), 0o600))
-	s, err := openSlots(d)
+	s, err = openSlots(d)
 	must(t, err)
 	if n, err := s.next(); err == nil {
 		t.Errorf("slot %d after the last", n)

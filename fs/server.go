@@ -183,6 +183,11 @@ const leaveEvery = 5 * time.Millisecond
 func (s *server) handOver() error {
 	s.leaving.Store(true)
 	s.f.stop()
+	if !s.enter() { // unmounted, or the loops have seen it already
+		<-s.f.served
+		return nil
+	}
+	defer s.leave()
 	// A loop that waits for a request does so until it gets a signal, and sees then that
 	// it should not have waited.
 	if err := unix.SetNonblock(s.dev, true); err != nil {
