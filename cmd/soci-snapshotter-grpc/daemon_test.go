@@ -51,16 +51,26 @@ type image struct {
 	diffs  []digest.Digest
 	chains []digest.Digest
 	files  map[string][]byte // contents by path
+	tars   [][]byte
 }
 
-// pushImage pushes an image of two layers, and its v1 index through our own client.
-func pushImage(t *testing.T, reg *registrytest.Server) *image {
+// smallImage is the layers of an image of two files.
+func smallImage() [][]ztoctest.File {
+	return [][]ztoctest.File{{ztoctest.Big(0, "file0", 1<<20)}, {ztoctest.Big(1, "file1", 1<<20)}}
+}
+
+// pushImage pushes an image of these layers, and its v1 index through our own client.
+func pushImage(t *testing.T, reg *registrytest.Server, layers [][]ztoctest.File) *image {
 	t.Helper()
 	i := &image{ref: reg.Host() + "/app:1", files: make(map[string][]byte)}
-	for n := range uint64(2) {
-		f := ztoctest.Big(n, fmt.Sprintf("file%d", n), 1<<20)
-		i.files[f.Name] = f.Data
-		tar := must(ztoctest.Tar([]ztoctest.File{f}, ztoctest.TarOptions{}))(t)
+	for _, files := range layers {
+		for _, f := range files {
+			if f.Typeflag == 0 || f.Typeflag == '0' {
+				i.files[f.Name] = f.Data
+			}
+		}
+		tar := must(ztoctest.Tar(files, ztoctest.TarOptions{}))(t)
+		i.tars = append(i.tars, tar)
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
 		must(z.Write(tar))(t)
@@ -105,6 +115,12 @@ type process struct {
 // prefix, if any, is a program that becomes the daemon.
 func start(t *testing.T, root string, extra []*os.File, prefix ...string) *process {
 	t.Helper()
+	return startProgram(t, must(os.Executable())(t), root, extra, prefix...)
+}
+
+// startProgram is start for a daemon of another version.
+func startProgram(t *testing.T, program, root string, extra []*os.File, prefix ...string) *process {
+	t.Helper()
 	p := &process{t: t, exited: make(chan error, 1)}
 	sock := filepath.Join(t.TempDir(), "notify")
 	p.notify = must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"}))(t)
@@ -114,7 +130,7 @@ func start(t *testing.T, root string, extra []*os.File, prefix ...string) *proce
 	if extra != nil {
 		listenOn = "fd://"
 	}
-	args := append(prefix, must(os.Executable())(t), "--root", filepath.Join(root, "lib"), "--address", listenOn,
+	args := append(prefix, program, "--root", filepath.Join(root, "lib"), "--address", listenOn,
 		"--config", filepath.Join(root, "config.toml"), "--log-level", "debug")
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Env = append(os.Environ(), "TEST_IS_DAEMON=1", "NOTIFY_SOCKET="+sock, "GORACE=atexit_sleep_ms=0") // it would wait a second
@@ -204,6 +220,26 @@ func (p *process) stop(sig os.Signal) {
 	}
 }
 
+// pull prepares the image's layers as containerd does, and returns the last one's name.
+func (p *process) pull(ctx context.Context, img *image) string {
+	p.t.Helper()
+	parent := ""
+	for n, l := range img.layers {
+		_, err := p.sn.Prepare(ctx, fmt.Sprint("extract-", n), parent, snapshots.WithLabels(map[string]string{
+			snapshots.LabelSnapshotRef:             img.chains[n].String(),
+			snapshotters.TargetRefLabel:            img.ref,
+			snapshotters.TargetManifestDigestLabel: img.desc.Digest.String(),
+			snapshotters.TargetLayerDigestLabel:    l.Digest.String(),
+		}))
+		if !errdefs.IsAlreadyExists(err) {
+			p.t.Fatalf("prepare layer %d: %v", n, err)
+		}
+		parent = img.chains[n].String()
+		must(p.sn.Stat(ctx, parent))(p.t)
+	}
+	return parent
+}
+
 // checkFiles mounts a snapshot and compares the files in it.
 func checkFiles(t *testing.T, mounts []mount.Mount, want map[string][]byte) {
 	t.Helper()
@@ -250,24 +286,11 @@ func TestDaemon(t *testing.T) {
 	root := testRoot(t)
 	reg := registrytest.New(registrytest.Options{})
 	defer reg.Close()
-	img := pushImage(t, reg)
+	img := pushImage(t, reg, smallImage())
 	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
 
 	p := start(t, root, nil)
-	parent := ""
-	for n, l := range img.layers {
-		_, err := p.sn.Prepare(ctx, fmt.Sprint("extract-", n), parent, snapshots.WithLabels(map[string]string{
-			snapshots.LabelSnapshotRef:             img.chains[n].String(),
-			snapshotters.TargetRefLabel:            img.ref,
-			snapshotters.TargetManifestDigestLabel: img.desc.Digest.String(),
-			snapshotters.TargetLayerDigestLabel:    l.Digest.String(),
-		}))
-		if !errdefs.IsAlreadyExists(err) {
-			t.Fatalf("prepare layer %d: %v", n, err)
-		}
-		parent = img.chains[n].String()
-		must(p.sn.Stat(ctx, parent))(t)
-	}
+	parent := p.pull(ctx, img)
 	checkFiles(t, must(p.sn.Prepare(ctx, "container", parent))(t), img.files)
 	checkMetrics(t, filepath.Join(root, "metrics.sock"), img)
 	p.stop(unix.SIGTERM)
@@ -282,9 +305,7 @@ func TestDaemon(t *testing.T) {
 	p = start(t, root, nil)
 	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
 	checkFiles(t, must(p.sn.View(ctx, "view", parent))(t), img.files)
-	if p.lines("resumed", true) != 1 {
-		t.Errorf("mount not taken over: %v", p.log)
-	}
+	p.takenOver()
 
 	// Killed and stopped with a container running, which does not notice.
 	running := t.TempDir()
@@ -310,9 +331,7 @@ func TestDaemon(t *testing.T) {
 	<-p.exited
 	check(t, hold.Release(holderDir(filepath.Join(root, "lib"))))
 	p = start(t, root, nil)
-	if p.lines("key", "k8s.io/1/container") != 1 && p.lines("key", "container") != 1 {
-		t.Errorf("the container is not named: %v", p.log)
-	}
+	await(t, "the container is named", func() bool { return p.lines("key", "container") == 1 })
 	check(t, mount.UnmountAll(running, unix.MNT_DETACH))
 	checkFiles(t, must(p.sn.Mounts(ctx, "container"))(t), img.files)
 	p.stop(unix.SIGTERM)

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,6 +22,13 @@ import (
 func TestMain(m *testing.M) {
 	if hold.Invoked(os.Args) || os.Getenv("TEST_IS_DAEMON") == "1" {
 		main()
+		os.Exit(0)
+	}
+	if len(os.Args) == 5 && os.Args[1] == checkerArg {
+		if err := runChecker(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
