@@ -62,9 +62,9 @@ type Options struct {
 
 // Holder keeps a mount's descriptor while no process serves the mount.
 type Holder interface {
-	// Held returns a descriptor that is held, and the state it was held with, of which
-	// match says yes. The descriptor is the caller's to close. There may be none.
-	Held(match func(state []byte) bool) (fd int, state []byte, ok bool)
+	// Held returns a descriptor that is held with a state of which match says yes, for
+	// the caller to close, or -1 if there is none. An error says that it is not known.
+	Held(match func(state []byte) bool) (fd int, err error)
 	// Hold keeps a duplicate of fd, and state, in the place of what is held.
 	Hold(fd int, state []byte) error
 	// Drop lets go of what is held.

@@ -95,22 +95,29 @@ func (f *FS) takeOver() (bool, error) {
 			return false, nil
 		}
 		var r *record
-		fd, _, ok := f.opts.Holder.Held(func(state []byte) bool {
+		fd, err := f.opts.Holder.Held(func(state []byte) bool {
 			found, err := parseRecord(state)
-			if err == nil && found.dev == m.dev {
-				r = found
+			if err != nil || found.dev != m.dev {
+				return false
 			}
-			return r != nil && r == found
+			r = found
+			return true
 		})
-		if ok {
+		if err != nil {
+			return false, err
+		}
+		if fd >= 0 {
 			if why = f.resume(fd, r); why == nil {
 				return true, nil
 			}
 			unix.Close(fd)
 		}
-		f.opts.Log.Warn("detaching a mount that nobody serves: what uses it has lost it", "mount", f.dir, "type", m.fsType, "held", ok, "error", why)
+		f.opts.Log.Warn("detaching a mount that nobody serves: what uses it has lost it", "mount", f.dir, "type", m.fsType, "held", fd >= 0, "error", why)
 		f.origin = Replaced
-		if err := errors.Join(f.opts.Holder.Drop(), unix.Unmount(f.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)); err != nil {
+		if err := f.opts.Holder.Drop(); err != nil {
+			f.opts.Log.Warn("mount not let go of", "mount", f.dir, "error", err)
+		}
+		if err := unix.Unmount(f.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return false, fmt.Errorf("detach stale mount: %w", err)
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -120,6 +122,24 @@ func (s *Snapshotter) scan(ctx context.Context) (remote []*remoteSnapshot, undo 
 		return err
 	})
 	return remote, undo, err
+}
+
+// repairAll has the layers served that could not be restored, from the registry: those
+// who use the mount that was taken over may need them, and will not ask this snapshotter.
+func (s *Snapshotter) repairAll() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.remote))
+	s.mu.Unlock()
+	for _, r := range all {
+		if l, _ := r.served(); l != nil && l.attached() {
+			continue
+		}
+		s.tasks.run(func(ctx context.Context) {
+			if err := s.repair(ctx, r); err != nil {
+				s.opts.Log.Error("repair snapshot", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+			}
+		})
+	}
 }
 
 // logLost names what ran, as far as can be known, on a mount that is lost: the active

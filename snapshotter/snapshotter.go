@@ -197,7 +197,10 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Origin() == fs.Replaced {
+	switch m.Origin() {
+	case fs.Resumed:
+		s.repairAll()
+	case fs.Replaced:
 		s.logLost(ctx)
 	}
 	s.fs = m

@@ -45,7 +45,8 @@ const (
 const (
 	busyWait  = 10 * time.Second // a daemon that was killed may take that long to be gone
 	busyTick  = 5 * time.Millisecond
-	retryWait = time.Second // before a holder that cannot be started is tried again
+	retryWait = time.Second // before a holder that cannot be started is tried again, at first
+	retryMax  = time.Minute // and at last
 	callWait  = 10 * time.Second
 )
 
@@ -118,11 +119,14 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 }
 
 // Held returns what the daemon before has left, in the holder or in systemd's store, if
-// match says yes to its state. The descriptor is the caller's.
-func (c *Client) Held(match func(state []byte) bool) (fd int, state []byte, ok bool) {
+// match says yes to its state: a descriptor for the caller to close, or -1. The error
+// matches ErrBusy if another daemon has the holder and does not end.
+func (c *Client) Held(match func(state []byte) bool) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.insist(c.greet); err != nil {
+	if err := c.insist(c.greet); errors.Is(err, ErrBusy) || errors.Is(err, unix.EAGAIN) { // the latter: no answer in time
+		return -1, fmt.Errorf("ask the holder for the mount: %w", err)
+	} else if err != nil {
 		c.opts.Log.Warn("holder not asked for the mount", "error", err)
 	}
 	candidates := []held{c.old}
@@ -135,10 +139,8 @@ func (c *Client) Held(match func(state []byte) bool) (fd int, state []byte, ok b
 		}
 		fd, err := dupFd(h.fd)
 		if err != nil {
-			c.opts.Log.Warn("mount not taken over", "error", err)
-			continue
+			return -1, fmt.Errorf("take over the mount: %w", err)
 		}
-		state = slices.Clone(h.state)
 		c.keep(h)
 		if i > 0 { // it is in the store only
 			if err := c.insist(c.give); err != nil {
@@ -147,9 +149,9 @@ func (c *Client) Held(match func(state []byte) bool) (fd int, state []byte, ok b
 		}
 		closeFd(c.old.fd)
 		c.old = held{fd: -1}
-		return fd, state, true
+		return fd, nil
 	}
-	return -1, nil, false
+	return -1, nil
 }
 
 // keep makes h what is to be held.
@@ -258,7 +260,7 @@ func (c *Client) Close() error {
 
 // watch replaces a holder that ends.
 func (c *Client) watch(ctx context.Context) {
-	for {
+	for wait := retryWait; ; {
 		c.mu.Lock()
 		conn, number := c.conn, c.number
 		c.mu.Unlock()
@@ -271,11 +273,14 @@ func (c *Client) watch(ctx context.Context) {
 		if err := c.replace(number); err != nil {
 			c.opts.Log.Error("there is no holder: what uses the mount would not survive this process", "error", err)
 			select {
-			case <-time.After(retryWait):
+			case <-time.After(wait):
 			case <-ctx.Done():
 				return
 			}
+			wait = min(2*wait, retryMax)
+			continue
 		}
+		wait = retryWait
 	}
 }
 

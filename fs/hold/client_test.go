@@ -17,9 +17,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // take takes over what has the state.
 func take(t testing.TB, c *Client, want string) int {
 	t.Helper()
-	fd, state, ok := c.Held(func(state []byte) bool { return string(state) == want })
-	if !ok || string(state) != want {
-		t.Fatalf("held: %q, %v, want %q", state, ok, want)
+	fd, err := c.Held(func(state []byte) bool { return string(state) == want })
+	if err != nil || fd < 0 {
+		t.Fatalf("held: %d, %v, want one with %q", fd, err, want)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	return fd
@@ -30,8 +30,8 @@ func TestHandOver(t *testing.T) {
 	dir := testDir(t)
 	ours, theirs := device(t)
 	c := open(t, Options{Dir: dir})
-	if fd, _, ok := c.Held(func([]byte) bool { return true }); ok {
-		t.Errorf("something is held in the beginning: %d", fd)
+	if fd, err := c.Held(func([]byte) bool { return true }); fd >= 0 || err != nil {
+		t.Errorf("something is held in the beginning: %d, %v", fd, err)
 	}
 	check(t, c.Hold(ours, []byte("state")))
 	pid := holderPID(t, c)
@@ -44,8 +44,8 @@ func TestHandOver(t *testing.T) {
 		if holderPID(t, c) != pid {
 			t.Error("there is another holder")
 		}
-		if _, _, ok := c.Held(func([]byte) bool { return false }); ok {
-			t.Error("held is what does not match")
+		if fd, err := c.Held(func([]byte) bool { return false }); fd >= 0 || err != nil {
+			t.Errorf("held is what does not match: %d, %v", fd, err)
 		}
 		if !same(t, take(t, c, "state"), ours) {
 			t.Error("another file is held")
@@ -148,8 +148,8 @@ func TestBusy(t *testing.T) {
 	}
 	got := make(chan bool)
 	go func() {
-		_, _, ok := second.Held(func([]byte) bool { return true })
-		got <- ok
+		fd, err := second.Held(func([]byte) bool { return true })
+		got <- fd >= 0 && err == nil
 	}()
 	check(t, first.Close())
 	if !<-got {

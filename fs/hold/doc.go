@@ -12,8 +12,8 @@
 //	}
 //	...
 //	c, err := hold.Open(hold.Options{Dir: dir})
-//	fd, state, ok := c.Held(match)      // of the daemon before
-//	err = c.Hold(fd, state)             // from now on
+//	fd, err := c.Held(match)            // of the daemon before
+//	err = c.Hold(fd, state)             // or from now on
 //	err = c.Close()                     // the mount stays
 //
 // While no daemon is connected the holder is on guard. After a grace it has the kernel

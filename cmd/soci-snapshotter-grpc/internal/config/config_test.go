@@ -274,3 +274,36 @@ func TestLoadMissing(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// TestHolder holds what [holder] means, and that it is not written out where it means nothing.
+func TestHolder(t *testing.T) {
+	for _, c := range []struct {
+		file    string
+		guard   time.Duration
+		disable bool
+		err     string
+	}{
+		{file: "", guard: time.Minute},
+		{file: "[holder]\neio_after_sec = 5\n", guard: 5 * time.Second},
+		{file: "[holder]\neio_after_sec = 0\ndisable = true\n", guard: -1, disable: true},
+		{file: "[holder]\neio_after_sec = -1\n", err: "holder.eio_after_sec: -1 is out of range"},
+	} {
+		got, warnings, err := Parse([]byte(c.file))
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q: error is %v", c.file, err)
+			}
+			continue
+		}
+		if err != nil || len(warnings) > 0 {
+			t.Fatalf("%q: warnings %v, error %v", c.file, warnings, err)
+		}
+		if o := got.HolderOptions(); o.Guard != c.guard || got.Holder.Disable != c.disable {
+			t.Errorf("%q: guard %v, disabled %v", c.file, o.Guard, got.Holder.Disable)
+		}
+		p, err := got.Marshal()
+		if err != nil || strings.Contains(string(p), "holder") != (c.file != "") {
+			t.Errorf("%q is written as %s, %v", c.file, p, err)
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/hold"
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/snapshotter"
 )
@@ -85,6 +87,24 @@ func TestCompletion(t *testing.T) {
 		fmt.Sprintf(`soci_fs_operation_count{layer=%q,operation_type="background_fetch_work_queue_evicted"} 1`, d),
 	} {
 		if !strings.Contains(got, want) {
+			t.Errorf("no %s in %s", want, got)
+		}
+	}
+}
+
+// TestHolder holds which series the mount and its holder show in.
+func TestHolder(t *testing.T) {
+	m := New()
+	m.Mount(func() (fs.Stats, fs.Origin) { return fs.Stats{}, fs.Resumed })
+	m.Holder(func() hold.Stats {
+		return hold.Stats{Guards: 1, Resends: 2, Killed: 3, Failed: 4, Restarts: 5, Connected: true}
+	})
+	got := scrape(t, m)
+	for _, want := range []string{
+		"soci_fs_mount_resumed 1", "soci_holder_connected 1", "soci_holder_guards_total 1", "soci_holder_guard_resends_total 2",
+		"soci_holder_guard_killed_total 3", "soci_holder_guard_failed_total 4", "soci_holder_restarts_total 5",
+	} {
+		if !strings.Contains(got, want+"\n") {
 			t.Errorf("no %s in %s", want, got)
 		}
 	}
