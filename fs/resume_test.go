@@ -286,6 +286,35 @@ func TestHandedOver(t *testing.T) {
 	d.stop(t)
 }
 
+// TestStoppedUnderRead stops a daemon in good order under a read that it cannot serve yet:
+// the next one serves it.
+func TestStoppedUnderRead(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	d := h.start(t, "always", Fresh)
+	dir := filepath.Join(h.mnt(), "0")
+	all := make(map[string]*exec.Cmd)
+	for _, kind := range []string{"read", "direct", "fault"} {
+		c := command(t, "wait", kind, dir)
+		must(t, c.Start())
+		until(t, func() bool { return waiting(t, c) })
+		all[kind] = c
+	}
+	d.expect(t, "asked")
+	for range 2 {
+		d.stop(t)
+		d = h.start(t, "always", Resumed)
+		d.expect(t, "asked") // at least once
+	}
+	d.stop(t)
+	d = h.start(t, "never", Resumed)
+	for kind, c := range all {
+		if err := c.Wait(); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	d.stop(t)
+}
+
 // TestGuardKilled kills processes that wait for an answer while no daemon is there: they go.
 func TestGuardKilled(t *testing.T) {
 	h := newHome(t, waitTree(t))
