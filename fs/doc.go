@@ -7,11 +7,12 @@
 // directory; no mount(2) is involved. The names and attributes of a layer come from
 // its TOC, held as a compact tree in memory; the bytes come from a [span.Layer].
 //
-//	f, err := fs.Mount(dir, fs.Options{StateDir: state})
-//	lower, err := f.Attach(name, z, layer) // an overlayfs lowerdir
+//	f, err := fs.Mount(dir, fs.Options{StateDir: state, Holder: holder})
+//	a, err := f.Attach(name, slot, z, layer) // a.Path is an overlayfs lowerdir
+//	err = f.Begin()                          // serves a mount that was taken over
 //	...
 //	err = f.Detach(name)
-//	err = f.Close()
+//	err = f.Close() // the mount stays, with all that uses it
 //
 // # Limits
 //
@@ -22,7 +23,9 @@
 // another layer, a file below a symbolic link), is refused with ErrTOC: such a
 // layer is to be unpacked. Up to 4,096 requests are served at a time; a read is of
 // up to 512 KiB, and takes that much memory once its bytes come. Mounting needs root,
-// and Linux 5.4 or newer.
+// and Linux 5.4 or newer; for the mount to outlive its process, Linux 6.9. Layers that
+// are detached and still in use are not served by a process that takes over the mount:
+// those who use them get ESTALE then.
 //
 // # Decisions
 //
@@ -60,9 +63,23 @@
 //     layer stays until Close, and is never freed too early. The kernel is asked
 //     every 10 s to forget what has been closed meanwhile.
 //   - mount(2) is called here, and the descriptor is ours: it is never inherited by
-//     a child process, no helper binary is needed, and a later version can hand it
-//     to another process. The file system type is the incumbent's, as people look
-//     for it.
+//     a child process, and no helper binary is needed. The file system type is the
+//     incumbent's, as people look for it.
+//   - A process that takes over the mount, with the descriptor that Options.Holder has,
+//     finds the kernel in the middle of things. It replays the kernel's first request to
+//     go-fuse, held down to what was agreed on then, whatever this version would like. It
+//     answers nothing before the layers are back in their slots, then has the kernel deliver
+//     again what was taken and not answered. A request is thus served twice at most, and as
+//     none changes anything that is once too often for nobody.
+//   - What the kernel remembers may never change as long as a mount lives: node ids, the
+//     cookies of directories (an index plus one), that there is no OPEN, the size of READs.
+//     Where it has to, nodeLayout does, and such a mount is not taken over.
+//   - Close with a holder answers no READ with an error: it is left to the next process.
+//     Loops that wait in the kernel for a request are woken by a signal, with the descriptor
+//     non-blocking, as they cannot be by anything that does not take a request.
+//   - How often the kernel has looked up the files of a layer is not known after that. Once
+//     such a layer is detached the kernel is asked for each node whether it knows it, by a
+//     notification that changes nothing.
 //   - The mount is neither nosuid nor nodev: a read-only container of a single layer
 //     is a bind mount of the layer's directory, and must be what it is on disk. The
 //     mount point belongs below a directory that only root may enter.

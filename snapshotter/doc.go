@@ -53,6 +53,11 @@
 //     every moment there is one of the two. State on disk, link, commit, in that
 //     order: a crash leaves a state nobody refers to, which is swept at the next
 //     start, or an active snapshot with a link, which becomes a directory again.
+//   - Close leaves the mount to Options.FS.Holder. The next New serves it on, once all layers
+//     are back in the slots that their states say: who uses a layer knows it by its slot. Up to
+//     then nothing here may follow a link into the mount, or it would wait for itself. A layer that
+//     is not back by then, as its state is damaged, is looked up at once, for those who use it ask
+//     no Mounts. Where the mount is lost, the snapshots of those who used it are logged.
 //   - Of a layer's zTOCs the compact one is fetched alone, always: there is nothing to
 //     configure. If it cannot be had or used, the 0.9 one of the same index is taken, and the
 //     log says why once; what is served is what the image's index says either way. The state on
