@@ -106,6 +106,7 @@ type process struct {
 	notify *net.UnixConn
 	sn     snapshots.Snapshotter
 	exited chan error
+	store  map[string]*os.File // systemd's
 
 	mu  sync.Mutex
 	log []map[string]any // guarded by mu
@@ -121,7 +122,7 @@ func start(t *testing.T, root string, extra []*os.File, prefix ...string) *proce
 // startProgram is start for a daemon of another version.
 func startProgram(t *testing.T, program, root string, extra []*os.File, prefix ...string) *process {
 	t.Helper()
-	p := &process{t: t, exited: make(chan error, 1)}
+	p := &process{t: t, exited: make(chan error, 1), store: make(map[string]*os.File)}
 	sock := filepath.Join(t.TempDir(), "notify")
 	p.notify = must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"}))(t)
 	t.Cleanup(func() { p.notify.Close() })
@@ -188,8 +189,10 @@ func (p *process) wait(want string) {
 	check(p.t, p.notify.SetReadDeadline(time.Now().Add(30*time.Second)))
 	for {
 		buf := make([]byte, 1024)
-		n, err := p.notify.Read(buf)
+		oob := make([]byte, unix.CmsgSpace(4))
+		n, oobn, _, _, err := p.notify.ReadMsgUnix(buf, oob)
 		if err == nil && strings.HasPrefix(string(buf[:n]), "FDSTORE") {
+			p.stored(string(buf[:n]), oob[:oobn])
 			continue
 		}
 		if err != nil || string(buf[:n]) != want {
@@ -197,6 +200,19 @@ func (p *process) wait(want string) {
 		}
 		return
 	}
+}
+
+// stored does what systemd's store does.
+func (p *process) stored(msg string, oob []byte) {
+	p.t.Helper()
+	_, name, _ := strings.Cut(msg, "FDNAME=")
+	if strings.HasPrefix(msg, "FDSTOREREMOVE=1") {
+		delete(p.store, name)
+		return
+	}
+	msgs := must(unix.ParseSocketControlMessage(oob))(p.t)
+	fds := must(unix.ParseUnixRights(&msgs[0]))(p.t)
+	p.store[name] = os.NewFile(uintptr(fds[0]), name)
 }
 
 // mounted reports whether the root's file system is mounted.

@@ -44,7 +44,8 @@
 //     soci-holder. It has a session of its own, no files of its parent's, and / as its
 //     directory. The @ before its name keeps it from what systemd kills last at a shutdown
 //     and would wait for; it ends when the mount does.
-//   - SIGTERM, SIGINT and SIGHUP do nothing to it: whoever sends them means the daemon.
+//   - SIGTERM, SIGINT and SIGHUP do nothing to it: whoever sends them means the daemon. One
+//     that was started by hand is meant, and ends; a daemon that is there starts another.
 //   - One thread of control, that polls: no request of a daemon may meet a guard that is
 //     taking requests. The mount's descriptor is polled only while no daemon is there, as
 //     the kernel would wake the holder for each request.

@@ -40,9 +40,9 @@ type holder struct {
 	buf    []byte
 }
 
-// Serve is the holder of the directory until the mount that it holds is gone, or forever
-// if stay is Stay. It ignores the signals that ask it to end. It is for a process that
-// does nothing else.
+// Serve is the holder of the directory until the mount that it holds is gone, or until it
+// is killed if stay is Stay. It is for a process that does nothing else, and which ends,
+// or does not, at the signals that ask for it: see Lifetime.
 func Serve(dir string, stay Lifetime) error {
 	fd, err := openDir(dir)
 	if err != nil {
@@ -59,13 +59,19 @@ type Lifetime int
 
 // The lifetimes of a holder.
 const (
-	WithMount Lifetime = iota // with the mount that it holds
-	Stay                      // never
+	WithMount Lifetime = iota // with the mount that it holds, and at no signal but SIGKILL
+	Stay                      // at any signal
 )
 
 // serve is Serve for the directory with the descriptor dir. It calls ready when daemons can connect.
 func serve(dir int, stay Lifetime, ready func()) error {
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2)
+	asked := []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
+	if stay == Stay {
+		signal.Reset(asked...)
+	} else {
+		signal.Ignore(asked...)
+	}
+	signal.Ignore(unix.SIGPIPE)
 	debug.SetMemoryLimit(memoryLimit)
 	_ = os.WriteFile("/proc/self/comm", []byte("soci-holder"), 0)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0) // where that is allowed
