@@ -14,6 +14,7 @@ import (
 
 	"github.com/seekoci/seekoci/fs/internal/proc"
 	"github.com/seekoci/seekoci/fs/span"
+	"github.com/seekoci/seekoci/ztoc"
 )
 
 // Read reads from a regular file. See server.read, which does the same where debugging is off.
@@ -48,8 +49,8 @@ func (r *raw) readable(in *fuse.ReadIn, room int) (ref, int, fuse.Status) {
 func (r *raw) readAt(ctx *readContext, x ref, in *fuse.ReadIn, p []byte) fuse.Status {
 	r.f.stats.reads.Add(1)
 	defer ctx.end()
-	begin := x.node().data
-	err := x.l.data.ReadFile(ctx, p, begin+int64(in.Offset), begin+x.node().size)
+	file := ztoc.Range{Off: x.node().data, Len: x.node().size}
+	err := x.l.data.ReadFile(ctx, p, file.Off+int64(in.Offset), file)
 	if err != nil {
 		return r.f.failed(x.l, err)
 	}

@@ -37,8 +37,8 @@ func newReader(zi *ztoc.ZInfo) *reader {
 }
 
 func (r *reader) read(off, n, end int64) {
-	from, to := r.s.observe(r.zi, off, n, end)
-	for i := from; i < to; i++ {
+	ahead := r.s.observe(r.zi, off, n, end)
+	for i := ahead.from; i < ahead.to; i++ {
 		r.asked[i] = true
 	}
 	for i := r.zi.SpanAt(off); i <= r.zi.SpanAt(off+n-1); i++ {
@@ -147,41 +147,84 @@ func TestReadAheadLearns(t *testing.T) {
 	}
 }
 
+// guesser is a layer of which nothing is on disk.
+func guesser(n int) *Layer {
+	l := &Layer{zi: bigLayer(n), spans: make([]atomic.Uint32, n), touched: touched{bits: newBitmap(n)}, guesses: guesses{bits: newBitmap(n)}}
+	l.missing.Store(int64(n))
+	return l
+}
+
+// read reads the n bytes at off of the file that lies in [begin, end), as somebody
+// who did not read in order before.
+func (l *Layer) read(off, n, begin, end int64) hints {
+	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	l.streams = streams{limit: firstAhead}
+	h := l.ahead(off, n, ztoc.Range{Off: begin, Len: end - begin}, first, last)
+	l.touch(first, last)
+	return h
+}
+
+const spanSize = 256 << 10 // of bigLayer
+
 // TestGuess reads a layer as libraries are read, and then as a database.
 func TestGuess(t *testing.T) {
-	zi := bigLayer(1000)
-	l := &Layer{zi: zi, spans: make([]atomic.Uint32, 1000), touched: touched{bits: newBitmap(1000)}, guesses: guesses{bits: newBitmap(1000)}}
-	read := func(off, n, end int64) (from, to int) {
-		first, last := zi.SpanAt(off), zi.SpanAt(off+n-1)
-		from, to = l.guess(n, end, first, last)
-		l.touch(first, last)
-		return from, to
-	}
-	const size = 256 << 10
-	if from, to := read(10*size, 128<<10, 1000*size); from != 11 || to != 15 {
-		t.Errorf("guessed [%d,%d), want 1 MiB", from, to)
-	}
-	if from, to := read(10*size, 128<<10, 1000*size); from != to {
-		t.Errorf("guessed [%d,%d) for a span that was read", from, to)
-	}
-	if from, to := read(20*size, 8<<10, 1000*size); from != to {
-		t.Errorf("guessed [%d,%d) for a small read", from, to)
-	}
-	if from, to := read(30*size, 128<<10, 32*size+1); from != 31 || to != 33 {
-		t.Errorf("guessed [%d,%d), want no more than the file", from, to)
+	const size = spanSize
+	l := guesser(1000)
+	for _, c := range []struct {
+		name               string
+		off, n, begin, end int64
+		want               hints
+	}{
+		{"a span that is new", 10 * size, 128 << 10, 0, 1000 * size, hints{near: spans{11, 15}}},
+		{"a span that was read", 10 * size, 128 << 10, 0, 1000 * size, hints{}},
+		{"a small read", 20 * size, 8 << 10, 0, 1000 * size, hints{}},
+		{"near the file's end", 30 * size, 128 << 10, 0, 32*size + 1, hints{near: spans{31, 33}}},
+		{"a small file", 205*size + 7, 128 << 10, 203*size + 9, 210 * size, hints{near: spans{203, 210}}},
+		{"a large file's head", 300 * size, 16 << 10, 300 * size, 340*size + 5, hints{near: spans{301, 305}, tail: spans{336, 341}}},
+		{"a head in a span that was read", 300*size + 32<<10, 16 << 10, 300*size + 32<<10, 350 * size, hints{tail: spans{346, 350}}},
+		{"a file that is not in the layer", 400 * size, 16 << 10, 400 * size, 1001 * size, hints{}},
+	} {
+		l.guesses.made.Store(0) // whether the others were right is another test
+		got := l.read(c.off, c.n, c.begin, c.end)
+		if got.near.none() {
+			got.near = spans{}
+		}
+		if got != c.want {
+			t.Errorf("%s: guessed %v, want %v", c.name, got, c.want)
+		}
 	}
 	for i := range int64(8) {
-		read((40+i)*size, 128<<10, 1000*size)
+		l.read((40+i)*size, 128<<10, 0, 1000*size)
 	}
 	l.guesses.made.Store(0)
-	if from, to := read(48*size, 128<<10, 1000*size); from != 49 || to != 57 {
-		t.Errorf("guessed [%d,%d) behind 2 MiB, want as much", from, to)
+	if h := l.read(48*size, 128<<10, 0, 1000*size); h.near != (spans{49, 57}) {
+		t.Errorf("guessed %v behind 2 MiB, want as much", h)
 	}
+}
+
+// TestGuessStops guesses wrong.
+func TestGuessStops(t *testing.T) {
+	l := guesser(1000)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
-		read(rnd.Int64N(900*size)+60*size, 128<<10, 1000*size)
+		l.read(rnd.Int64N(900*spanSize)+60*spanSize, 128<<10, 0, 1000*spanSize)
 	}
-	if made, right, asked := l.guesses.made.Load(), l.guesses.right.Load(), l.guesses.demanded.Load(); made-right > freeGuess+asked/4+maxGuessed {
+	if made, right, asked := l.guesses.made.Load(), l.guesses.right.Load(), l.guesses.demanded.Load(); made-right > freeGuess+asked/4+maxGuessed+2*tailSize {
 		t.Errorf("%d bytes guessed, %d right, of %d asked for", made, right, asked)
+	}
+}
+
+// TestGuessLargeSpans reads where spans are too large to be guessed at.
+func TestGuessLargeSpans(t *testing.T) {
+	l := guesser(100)
+	for i := range l.zi.Spans {
+		l.zi.Spans[i].Out = ztoc.Range{Off: int64(i) * (9 << 20), Len: 9 << 20}
+	}
+	l.zi.UncompressedSize = 900 << 20
+	if h := l.read(0, 16<<10, 0, 900<<20); !h.none() {
+		t.Errorf("guessed %v", h)
+	}
+	if h := l.read(27<<20-100, 64<<10, 27<<20-100, 28<<20); !h.none() {
+		t.Errorf("guessed %v of a file of 1 MiB in two spans", h)
 	}
 }

@@ -215,7 +215,7 @@ func (l *Layer) request(ctx context.Context, r *read, ids []int, slot int64) []i
 	var fs []*flight
 	for k, i := range near {
 		if k > 0 {
-			fs = l.absent(fs, near[k-1]+1, i) // bytes that come along anyway
+			fs = l.absent(fs, spans{near[k-1] + 1, i}) // bytes that come along anyway
 		}
 		f := l.begin(i)
 		l.hope(f, wait{r, piece{span: i}})

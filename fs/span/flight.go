@@ -67,13 +67,13 @@ func (f *flight) wanted() bool {
 }
 
 // readFlights fills the pieces that are on their way or have to be fetched, and
-// returns those that are on disk. It has the spans [from, to) fetched, too.
-func (l *Layer) readFlights(ctx context.Context, pcs []piece, from, to int) (local []piece, err error) {
+// returns those that are on disk. It has the spans of h fetched, too.
+func (l *Layer) readFlights(ctx context.Context, pcs []piece, h hints) (local []piece, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	r := newRead(demand)
-	local, err = l.join(ctx, r, pcs, from, to)
+	local, err = l.join(ctx, r, pcs, h)
 	if err != nil || r.pending == nil {
 		return local, err
 	}
@@ -99,8 +99,8 @@ func (l *Layer) await(ctx context.Context, r *read) error {
 }
 
 // join enters a reader's wishes into the flights there are and starts requests for
-// the spans nobody has asked for yet, and for those of [from, to).
-func (l *Layer) join(ctx context.Context, r *read, pcs []piece, from, to int) (local []piece, err error) {
+// the spans nobody has asked for yet, and for those of h.
+func (l *Layer) join(ctx context.Context, r *read, pcs []piece, h hints) (local []piece, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over != nil {
@@ -126,7 +126,7 @@ func (l *Layer) join(ctx context.Context, r *read, pcs []piece, from, to int) (l
 		}
 		l.hope(f, w)
 	}
-	l.launch(ctx, l.absent(fresh, from, to))
+	l.launch(ctx, l.absent(l.absent(fresh, h.near), h.tail))
 	return local, nil
 }
 

@@ -128,12 +128,13 @@ func (l *Layer) Size() int64 { return l.zi.UncompressedSize }
 // error: ErrRange, ErrClosed, ctx's, or an *Error. p must not be touched
 // before ReadAt returns.
 func (l *Layer) ReadAt(ctx context.Context, p []byte, off int64) error {
-	return l.ReadFile(ctx, p, off, l.zi.UncompressedSize)
+	return l.ReadFile(ctx, p, off, ztoc.Range{Len: l.zi.UncompressedSize})
 }
 
-// ReadFile is ReadAt for bytes of a file that ends at end: who reads a file in
-// order will not go on behind it.
-func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
+// ReadFile is ReadAt for bytes of a file: who reads one in order will not go on
+// behind it, and who reads where it begins may soon want its end. The file must lie
+// in the layer.
+func (l *Layer) ReadFile(ctx context.Context, p []byte, off int64, file ztoc.Range) error {
 	n := int64(len(p))
 	if off < 0 || n > l.zi.UncompressedSize-off {
 		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, ErrRange)
@@ -150,13 +151,13 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off, end int64) error {
 	}
 	l.store.calm.note()
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
-	from, to := l.ahead(off, n, end, first, last)
+	h := l.ahead(off, n, file, first, last)
 	l.touch(first, last)
 	if l.present(first, last) && l.disk.read(p, off) == nil {
-		if from < to {
-			l.readAhead(ctx, from, to)
+		if !h.none() {
+			l.readAhead(ctx, h)
 		}
-	} else if err := l.readPieces(ctx, l.cut(p, off, first, last), from, to); err != nil {
+	} else if err := l.readPieces(ctx, l.cut(p, off, first, last), h); err != nil {
 		return err
 	}
 	l.stats.bytesServed.Add(n)
@@ -196,15 +197,15 @@ func (l *Layer) cut(p []byte, off int64, first, last int) []piece {
 }
 
 // readPieces fills the pieces: from the spans on their way, and from disk. A span
-// that the disk does not give back is fetched again. The spans [from, to) are
-// fetched with them, and not waited for.
-func (l *Layer) readPieces(ctx context.Context, todo []piece, from, to int) error {
+// that the disk does not give back is fetched again. Those of h are fetched with
+// them, and not waited for.
+func (l *Layer) readPieces(ctx context.Context, todo []piece, h hints) error {
 	for try := 1; ; try++ {
-		local, err := l.readFlights(ctx, todo, from, to)
+		local, err := l.readFlights(ctx, todo, h)
 		if err != nil {
 			return err
 		}
-		todo, from, to = todo[:0], 0, 0
+		todo, h = todo[:0], hints{}
 		for _, pc := range local {
 			e := l.disk.read(pc.p, l.zi.Spans[pc.span].Out.Off+pc.from)
 			if e == nil {

@@ -107,7 +107,7 @@ func storm(t *testing.T, l *Layer, d *layerData, r *rand.Rand) {
 			_, _ = l.Sum(ctx)
 		default:
 			p := make([]byte, n)
-			if err := l.ReadFile(ctx, p, off, size); err == nil && !bytes.Equal(p, d.plain[off:off+n]) {
+			if err := l.ReadFile(ctx, p, off, ztoc.Range{Len: size}); err == nil && !bytes.Equal(p, d.plain[off:off+n]) {
 				t.Errorf("wrong bytes at %d", off)
 			}
 		}
