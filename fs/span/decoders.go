@@ -3,6 +3,7 @@
 package span
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/seekoci/seekoci/ztoc"
@@ -14,6 +15,7 @@ import (
 // longer for each. The latter make way for the former.
 type decoders struct {
 	limit int // of either kind
+	spare spare
 
 	mu      sync.Mutex // guards what follows
 	queue   [classes][]*job
@@ -125,6 +127,7 @@ func (d *decoders) serveBulk() {
 	d.mu.Unlock()
 	var p pair
 	for {
+		d.spare.wait(nil, func() bool { return d.urgent() || p.wanted() })
 		for p.dec.Len() < 2 {
 			j := d.takeBulk(p.dec.Len())
 			if j == nil {
@@ -139,6 +142,13 @@ func (d *decoders) serveBulk() {
 		}
 		p.next()
 	}
+}
+
+// urgent reports whether there is anything to do but for Fill, or nothing.
+func (d *decoders) urgent() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.any(demand) || d.any(prefetch) || !d.any(background)
 }
 
 // takeBulk returns the next job for a worker that has n under way; nil if there is
@@ -182,6 +192,18 @@ func (p *pair) add(j *job) bool {
 	p.jobs[i] = j
 	p.decode(func() *ztoc.SpanWork { p.dec.Add(&j.work); return nil })
 	return true
+}
+
+// wanted reports whether a reader waits for one of the jobs.
+func (p *pair) wanted() bool {
+	return slices.ContainsFunc(p.jobs[:], func(j *job) bool {
+		if j == nil {
+			return false
+		}
+		j.l.mu.Lock()
+		defer j.l.mu.Unlock()
+		return j.f.wanted()
+	})
 }
 
 // next finishes one of the jobs.

@@ -146,6 +146,9 @@ func must(t testing.TB, err error) {
 
 func mustOpen(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()
+	if opts.Spare == nil {
+		opts.Spare = func() bool { return true } // of tests at the same time
+	}
 	s, err := Open(dir, opts)
 	must(t, err)
 	t.Cleanup(func() {

@@ -51,6 +51,13 @@
 //     makes way for reads of what is there. A reader who wants what
 //     is on its way already makes that as urgent as itself, and asks anew only for a
 //     span that is far back in a stream.
+//   - Fill and Sum take a core only while no more threads of the machine want to run
+//     than it has cores, which is looked at before each span; or after 50 ms. A
+//     container that finds all its files in the page cache asks for nothing here, and
+//     its run took 4.5 seconds instead of 2 beside two layers that were filled.
+//   - The kernel is told to write a span to disk at once, not half a minute later. The
+//     unmount of a container's overlay, of which its exit waits, writes all that is
+//     dirty of the file system below: 0.3 seconds after a start, and more beside Fill.
 //   - Small gaps between wanted spans are fetched, too, and one request may serve
 //     several reads: a request costs more than its bytes.
 //   - Reading in order is found by offset, for 16 readers of a layer at once. Half of
@@ -146,6 +153,7 @@ type Options struct {
 
 	Requests int           // range requests under way, over all layers, before only readers may make more, up to 16 times as many; 0 means 8, at least 2
 	Quiet    time.Duration // how long nobody must have read before Fill goes on, for half a minute at most; 0 means 1 s, negative none
+	Spare    func() bool   // reports whether there is a core to spare for Fill; nil means that the machine's load is looked at
 }
 
 func (o *Options) setDefaults() {
@@ -163,6 +171,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Quiet == 0 {
 		o.Quiet = DefaultQuiet
+	}
+	if o.Spare == nil {
+		o.Spare = machineSpare
 	}
 	o.Requests = max(o.Requests, 2) // one is kept free for readers
 	o.Retries = max(o.Retries, 0)
@@ -209,8 +220,8 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts:     opts,
 		slots:    gate{share: slotShares(int64(opts.Requests))},
 		memory:   gate{share: shares(opts.MaxMemory, opts.MaxMemory/4)},
-		calm:     newCalm(opts.Quiet),
-		decoders: decoders{limit: opts.Decoders},
+		calm:     newCalm(opts.Quiet, opts.Spare),
+		decoders: decoders{limit: opts.Decoders, spare: opts.Spare},
 		layers:   make(map[string]*Layer),
 		open:     make(map[*Layer]struct{}),
 	}, nil

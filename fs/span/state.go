@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -177,9 +179,18 @@ func (d *disk) write(i int, off int64, p []byte) error {
 	if _, err := d.data.WriteAt(p, off); err != nil {
 		return err
 	}
+	d.flush(off, int64(len(p)))
 	s := d.identity.slot(i, castagnoli(p))
 	_, err := d.state.WriteAt(s[:], stateHeader+int64(i)*slotSize)
 	return err
+}
+
+// flush has the kernel begin to write n bytes of the data file to disk. Whether it
+// does is of no concern.
+func (d *disk) flush(off, n int64) {
+	if f, ok := d.data.(*os.File); ok {
+		_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+	}
 }
 
 // read fills p from the data file.

@@ -41,6 +41,7 @@ func (l *Layer) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 	buf := l.store.buffers.get(sumPiece)
 	defer l.store.buffers.put(buf)
 	for off := int64(0); off < l.zi.UncompressedSize; {
+		l.store.calm.spare.wait(ctx.Done(), func() bool { return false })
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
 		}
