@@ -202,19 +202,6 @@ func (p *process) wait(want string) {
 	}
 }
 
-// stored does what systemd's store does.
-func (p *process) stored(msg string, oob []byte) {
-	p.t.Helper()
-	_, name, _ := strings.Cut(msg, "FDNAME=")
-	if strings.HasPrefix(msg, "FDSTOREREMOVE=1") {
-		delete(p.store, name)
-		return
-	}
-	msgs := must(unix.ParseSocketControlMessage(oob))(p.t)
-	fds := must(unix.ParseUnixRights(&msgs[0]))(p.t)
-	p.store[name] = os.NewFile(uintptr(fds[0]), name)
-}
-
 // mounted reports whether the root's file system is mounted.
 func mounted(t *testing.T, root string) bool {
 	t.Helper()

@@ -30,6 +30,19 @@ func (p *process) runImage(reg *registrytest.Server) (string, *image) {
 	return dir, img
 }
 
+// stored does what systemd's store does.
+func (p *process) stored(msg string, oob []byte) {
+	p.t.Helper()
+	_, name, _ := strings.Cut(msg, "FDNAME=")
+	if strings.HasPrefix(msg, "FDSTOREREMOVE=1") {
+		delete(p.store, name)
+		return
+	}
+	msgs := must(unix.ParseSocketControlMessage(oob))(p.t)
+	fds := must(unix.ParseUnixRights(&msgs[0]))(p.t)
+	p.store[name] = os.NewFile(uintptr(fds[0]), name)
+}
+
 // TestHolderCommand has the mount kept by a holder that was there before the daemon.
 func TestHolderCommand(t *testing.T) {
 	root := testRoot(t)
