@@ -24,6 +24,11 @@ type nameTree struct {
 	seed  maphash.Seed
 	last  string // directory of the last name, and its node
 	dir   uint32
+
+	slabs struct { // what the tree began with
+		nodes []nameNode
+		table []uint32
+	}
 }
 
 // nameNode is a name that something is called, or that is in the way to it.
@@ -36,14 +41,22 @@ type nameNode struct {
 // newNameTree returns a tree of about so many names.
 func newNameTree(count int) *nameTree {
 	count += count/16 + 64 // directories without an entry
-	t := &nameTree{nodes: make([]nameNode, 1, count), seed: maphash.MakeSeed()}
+	t := &nameTree{nodes: newSlab[nameNode](count)[:1], seed: maphash.MakeSeed()}
 	t.nodes[0].rank = noRank
 	size := 1 << 10
 	for size*3/4 < count {
 		size *= 2
 	}
-	t.table = make([]uint32, size)
+	t.table = newSlab[uint32](size)
+	t.slabs.nodes, t.slabs.table = t.nodes, t.table
 	return t
+}
+
+// free gives the memory back that the tree was made with.
+func (t *nameTree) free() {
+	freeSlab(t.slabs.nodes)
+	freeSlab(t.slabs.table)
+	*t = nameTree{}
 }
 
 // add enters the entry of a rank, called name. It reports false if the name leads
@@ -228,7 +241,7 @@ func (t *nameTree) write(w *sectionWriter) {
 		ranks.add(rank)
 		prev, parent = name, d.parent
 	}
-	*t = nameTree{}
+	t.free()
 	w.text(text)
 	w.plain(&shared)
 	w.plain(&suffix)

@@ -51,7 +51,7 @@ func TestPackHuffman(t *testing.T) {
 // TestWindowSpoolFails has the error of a full disk come back from the pass.
 func TestWindowSpoolFails(t *testing.T) {
 	w := newWindowWriter(MinCompactSpan, newSpool("/nowhere"))
-	w.out.limit = 1
+	w.out.block, w.out.limit = 512<<10, 1
 	data := make([]byte, 30<<10)
 	r := rand.New(rand.NewPCG(4, 4))
 	for range 60 {

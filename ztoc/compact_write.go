@@ -33,6 +33,7 @@ func (src *compactSource) write(w io.Writer) error {
 func (src *compactSource) encode(enc *zstd.Encoder, w io.Writer) error {
 	z := src.zinfo
 	table := newTableWriter(src.count)
+	defer table.names.free()
 	for i, e := range src.entries {
 		if err := table.add(&e); err != nil {
 			return fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)

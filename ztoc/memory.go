@@ -2,6 +2,8 @@
 
 package ztoc
 
+import "github.com/seekoci/seekoci/ztoc/internal/inflate"
+
 // The sizes of what a pass hands from stage to stage.
 const (
 	chunkBytes = headroom + chunkSize
@@ -14,19 +16,22 @@ const (
 type memory struct {
 	slab           []byte
 	chunks, pieces []byte // that are left
+
+	allRefs, refs []inflate.Ref // matches of pieces, and those that are left; made when they are needed
 }
 
 const slabSize = chunks*chunkBytes + pieces*pieceBytes
 
 // newMemory returns the memory of a pass, to be freed when nothing uses it any more.
 func newMemory() memory {
-	p := newSlab(slabSize)
+	p := newSlab[byte](slabSize)
 	return memory{slab: p, chunks: p[:chunks*chunkBytes], pieces: p[chunks*chunkBytes:]}
 }
 
 // free gives the memory back.
 func (m *memory) free() {
 	freeSlab(m.slab)
+	freeSlab(m.allRefs)
 	*m = memory{}
 }
 
@@ -36,8 +41,17 @@ func (m *memory) chunk() []byte { return take(&m.chunks, chunkBytes) }
 // piece returns the memory of a piece. It is for the second stage.
 func (m *memory) piece() []byte { return take(&m.pieces, pieceBytes) }
 
-// take cuts n bytes from p.
-func take(p *[]byte, n int) []byte {
+// trace returns the memory of the matches of a piece. It is for the second stage.
+func (m *memory) trace() []inflate.Ref {
+	if m.allRefs == nil {
+		m.allRefs = newSlab[inflate.Ref](pieces * maxRefs)
+		m.refs = m.allRefs
+	}
+	return take(&m.refs, maxRefs)[:0]
+}
+
+// take cuts n elements from p.
+func take[T any](p *[]T, n int) []T {
 	b := (*p)[:n:n]
 	*p = (*p)[n:]
 	return b

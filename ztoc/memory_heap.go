@@ -4,8 +4,8 @@
 
 package ztoc
 
-// newSlab returns n bytes: of the heap, which the race detector watches.
-func newSlab(n int) []byte { return make([]byte, n) }
+// newSlab returns n zero elements: of the heap, which the race detector watches.
+func newSlab[T any](n int) []T { return make([]T, n) }
 
 // freeSlab gives a slab back.
-func freeSlab([]byte) {}
+func freeSlab[T any]([]T) {}

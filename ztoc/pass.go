@@ -13,7 +13,7 @@ import (
 const (
 	pieceSize  = 512 << 10 // of uncompressed bytes: twice as much took more time, in new memory
 	pieceSlack = 512       // room behind: the inflater is at full speed with some 300 bytes of it
-	pieces     = 12        // of a pass: one being inflated, one walked, some in between
+	pieces     = 24        // of a pass: one being inflated, one walked, some in between; with 12 a stage waited now and then
 	maxBlocks  = 4096      // of a piece
 	maxRefs    = 16 << 10
 	maxChunks  = 2 // that a piece ends, so that one without output does not hold all there are

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	spoolMemory = 4 << 20   // bytes of a spool that stay in memory as long as there are no more
-	spoolBlock  = 512 << 10 // of memory, and of the file that is written at once
+	spoolMemory = 4 << 20 // bytes of a spool that stay in memory as long as there are no more
+	spoolBlock  = 2 << 20 // of memory, and of the file that is written at once
 )
 
 // spool keeps what is appended to it: in memory as long as it is little, then in a
@@ -48,7 +48,7 @@ func (s *spool) append(p []byte) error {
 				}
 				continue
 			}
-			s.blocks = append(s.blocks, make([]byte, 0, s.block))
+			s.blocks = append(s.blocks, newSlab[byte](s.block)[:0])
 			n++
 		}
 		b := &s.blocks[n-1]
@@ -75,6 +75,9 @@ func (s *spool) save() error {
 			return fmt.Errorf("spool %d bytes: %w", len(b), err)
 		}
 		s.saved += int64(len(b))
+	}
+	for _, b := range s.blocks[1:] {
+		freeSlab(b)
 	}
 	s.blocks, s.limit = [][]byte{s.blocks[0][:0]}, 1
 	return nil
@@ -115,6 +118,9 @@ func (s *spool) writeTo(w io.Writer) error {
 
 // Close frees everything.
 func (s *spool) Close() error {
+	for _, b := range s.blocks {
+		freeSlab(b)
+	}
 	s.blocks = nil
 	if s.file == nil {
 		return nil

@@ -2,11 +2,7 @@
 
 package ztoc
 
-import (
-	"math"
-
-	"github.com/seekoci/seekoci/ztoc/internal/inflate"
-)
+import "math"
 
 // tracer has the inflater note the matches that the planner of compact spans needs:
 // those from a zone's begin on, because it may choose one of them as a checkpoint,
@@ -53,7 +49,7 @@ func (u *unpacker) arm() {
 	if t := &u.trace; t.on {
 		refs := &u.w.refs
 		if refs.list == nil {
-			refs.list = make([]inflate.Ref, 0, maxRefs)
+			refs.list = u.p.memory.trace()
 		}
 		soft := t.point - u.w.off + int64(windowSize-u.lo)
 		u.dec.Trace(refs.list[len(refs.list):], int(max(0, min(soft, math.MaxInt32))))
