@@ -68,6 +68,9 @@ func (a *appender) Write(p []byte) (int, error) {
 // They read back as the first second of year 10000, which has none either.
 const noTime = 253402300800
 
+// maxTime is the length of the longest wire form of a time.
+const maxTime = len("2006-01-02T15:04:05.999999999+00:00")
+
 // appendTime appends the wire form of t to p.
 func appendTime(p []byte, t time.Time) []byte {
 	q, err := t.AppendText(p)

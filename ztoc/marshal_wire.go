@@ -64,6 +64,7 @@ type wireWriter struct {
 	toc      []byte // the table TOC
 	tail     []byte // the strings of the root
 	tables   []uint32
+	forms    entryForms
 	ends     map[int]uint32 // of the entries behind whose table a vtable was made
 	metadata uint32         // position of the entries' vector
 	digests  uint32         // position of the vector of span digests
@@ -161,7 +162,14 @@ func (m *wireWriter) measureEntries() error {
 		if err := e.check(); err != nil {
 			return fmt.Errorf("entry %d, %q: %w", i, clip(e.Name), err)
 		}
+		pos := w.pos()
+		if end, ok := m.forms.end(e, pos); ok {
+			m.tables[i] = end
+			_, err := m.skip(int64(end - pos))
+			return err
+		}
 		m.tables[i] = w.entry(e)
+		m.forms.learn(e, pos, m.tables[i])
 		if w.pos() != m.tables[i] {
 			m.ends[i] = w.pos()
 		}
@@ -184,7 +192,7 @@ func (w *flatWriter) entry(e *Entry) uint32 {
 	linkname := w.str(e.Linkname)
 	uname := w.str(e.Uname)
 	gname := w.str(e.Gname)
-	var buf [len("2006-01-02T15:04:05.999999999+00:00")]byte
+	var buf [maxTime]byte
 	modTime := w.bytes(appendTime(buf[:0], e.ModTime))
 	var records []uint32
 	for i := range e.PAX {
