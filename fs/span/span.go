@@ -65,9 +65,10 @@
 //     of what is fetched is wasted, and not beyond the end of its file before it has
 //     gone from file to file in tar order. That does not begin before four reads:
 //     the kernel reads a megabyte around a page fault in two pieces.
-//   - Reading by mapping jumps about in a file. With a span that is new come one or two
-//     megabytes behind it of the same file, in the same request, as long as what came
-//     that way unasked stays below a quarter of what was asked for.
+//   - Reading by mapping jumps about, in a file and in its neighbours. With a span that
+//     is new come what lies around it, two megabytes in all or the file if it is a
+//     small one, in the same request, and with a file's head its end, as long as what
+//     came that way in vain stays below half of what was asked for.
 //   - A request belongs to its readers: when the last of them has left, its context
 //     is cancelled. Nothing about a failure is remembered; the next reader asks
 //     the source again.
