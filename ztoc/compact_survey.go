@@ -23,7 +23,7 @@ func (s *Survey) WriteCompact(w io.Writer) error {
 		return fmt.Errorf("write compact zTOC: %w", err)
 	}
 	src := compactSource{layer: s.layer, diffID: s.diffID, buildTool: s.tool, zinfo: z, count: s.Len()}
-	src.entries = s.tape.all(&src.readErr)
+	src.entries = s.tape.all(tapeReader{}, &src.readErr)
 	if z.Compression == Gzip {
 		src.windows = s.planner.out
 	}

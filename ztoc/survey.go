@@ -127,7 +127,7 @@ func (s *Survey) Len() int { return s.tape.count() }
 // Entries returns the entries in the order of the tar, each with its index. Should
 // the temporary file fail the sequence ends early: Err tells.
 func (s *Survey) Entries() iter.Seq2[int, Entry] {
-	return s.tape.all(&s.err)
+	return s.tape.all(tapeReader{keep: true}, &s.err)
 }
 
 // Err is the error that ended the last sequence of Entries early.

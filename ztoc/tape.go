@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
+	"unsafe"
 )
 
 // tape keeps the entries of a layer in tar order, at some tens of bytes each, in a
@@ -139,9 +139,13 @@ func commonPrefix(a, b string) int {
 	return n
 }
 
-// ascend is of entrySeq. The strings of an entry may be kept.
+// ascend is of entrySeq.
 func (t *tape) ascend(f func(i int, e *Entry) error) error {
-	var r tapeReader
+	return t.read(&tapeReader{}, f)
+}
+
+// read reads the entries with r.
+func (t *tape) read(r *tapeReader, f func(i int, e *Entry) error) error {
 	for i := range t.blocks {
 		if err := r.read(t, i); err != nil {
 			return err
@@ -158,11 +162,11 @@ func (t *tape) ascend(f func(i int, e *Entry) error) error {
 // errStop ends an iteration.
 var errStop = errors.New("stop")
 
-// all returns the entries with their indexes. Should the spool fail the sequence ends
-// early, with *err set.
-func (t *tape) all(err *error) iter.Seq2[int, Entry] {
+// all returns the entries with their indexes. Their strings may be kept if r keeps them.
+// Should the spool fail the sequence ends early, with *err set.
+func (t *tape) all(r tapeReader, err *error) iter.Seq2[int, Entry] {
 	return func(yield func(int, Entry) bool) {
-		*err = t.ascend(func(i int, e *Entry) error {
+		*err = t.read(&r, func(i int, e *Entry) error {
 			if !yield(i, *e) {
 				return errStop
 			}
@@ -174,7 +178,7 @@ func (t *tape) all(err *error) iter.Seq2[int, Entry] {
 	}
 }
 
-// descend is of entrySeq. The strings of an entry may be kept.
+// descend is of entrySeq.
 func (t *tape) descend(f func(i int, e *Entry) error) error {
 	var r tapeReader
 	for i := range slices.Backward(t.blocks) {
@@ -190,9 +194,14 @@ func (t *tape) descend(f func(i int, e *Entry) error) error {
 	return nil
 }
 
-// tapeReader reads blocks of a tape.
+// tapeReader reads blocks of a tape. Of what it returns nothing but numbers is valid
+// when it reads the next block, unless it keeps strings.
 type tapeReader struct {
+	keep bool // the strings of each block in memory of their own, and PAX records
+
 	buf     []byte
+	names   []byte // of the block's entries
+	records []Record
 	entries []Entry
 	rest    string // of the block
 	bad     bool
@@ -205,38 +214,42 @@ func (r *tapeReader) read(t *tape, i int) error {
 	if i+1 < len(t.blocks) {
 		n = int(t.blocks[i+1].first)
 	}
+	if r.keep {
+		r.buf, r.names, r.records = nil, nil, nil
+	}
+	// Two pieces of memory hold all strings of the block.
 	r.buf = slices.Grow(r.buf[:0], int(b.size))[:b.size]
+	r.names, r.records = slices.Grow(r.names[:0], int(b.names)), r.records[:0]
 	if err := t.spool.read(r.buf, b.off); err != nil {
 		return err
 	}
-	// Two allocations hold all strings of the block.
-	r.rest, r.bad = string(r.buf), false
-	var names strings.Builder
-	names.Grow(int(b.names))
+	r.rest, r.bad = stringOf(r.buf), false
 	r.entries = slices.Grow(r.entries[:0], n-int(b.first))[:n-int(b.first)]
 	var prev Entry
 	for j := range r.entries {
-		r.entry(&r.entries[j], &prev, &names)
+		r.entry(&r.entries[j], &prev)
 		prev = r.entries[j]
 	}
-	if r.bad || r.rest != "" || names.Len() != int(b.names) {
+	if r.bad || r.rest != "" || len(r.names) != int(b.names) {
 		return fmt.Errorf("read entries from %d on: %w", b.first, errTape)
 	}
 	return nil
 }
 
+// stringOf returns p as a string, which changes with p.
+func stringOf(p []byte) string { return unsafe.String(unsafe.SliceData(p), len(p)) }
+
 // entry reads the entry behind prev.
-func (r *tapeReader) entry(e, prev *Entry, names *strings.Builder) {
+func (r *tapeReader) entry(e, prev *Entry) {
 	flags := r.uvarint()
 	*e = Entry{
 		Type: EntryType(flags & tapeType), UID: prev.UID, GID: prev.GID, Uname: prev.Uname, Gname: prev.Gname,
 		Mode: prev.Mode, ModTime: prev.ModTime,
 	}
 	shared := min(r.uvarint(), uint64(len(prev.Name)))
-	start := names.Len()
-	names.WriteString(prev.Name[:shared])
-	names.WriteString(r.string())
-	e.Name = names.String()[start:]
+	start := len(r.names)
+	r.names = append(append(r.names, prev.Name[:shared]...), r.string()...)
+	e.Name = stringOf(r.names[start:])
 	e.Offset = align(prev.Offset+prev.Size) + int64(r.uvarint())*tarBlock
 	e.Size = int64(r.uvarint())
 	if flags&tapeLink != 0 {
@@ -260,10 +273,11 @@ func (r *tapeReader) entry(e, prev *Entry, names *strings.Builder) {
 		if n > uint64(len(r.rest)) {
 			n, r.bad = 0, true
 		}
-		e.PAX = make([]Record, n)
-		for i := range e.PAX {
-			e.PAX[i] = Record{r.string(), r.string()}
+		start := len(r.records)
+		for range n {
+			r.records = append(r.records, Record{r.string(), r.string()})
 		}
+		e.PAX = r.records[start:len(r.records):len(r.records)]
 	}
 }
 
