@@ -27,7 +27,7 @@ type BuildOptions struct {
 }
 
 // Build reads a layer once from r to its end and returns its zTOC. Beside the
-// zTOC itself it needs about 10 MiB of memory, and what the records of one entry's
+// zTOC itself it needs about 20 MiB of memory, and what the records of one entry's
 // PAX header take while that is read, which has up to 1 MiB.
 //
 // r is read from the calling goroutine, ahead of what is looked at; a fault is

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -260,6 +261,48 @@ func TestTape(t *testing.T) {
 		if err := tp.spool.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestTapeMemory holds that a reading of many entries takes the memory of a block, and
+// that one whose strings are kept takes more.
+func TestTapeMemory(t *testing.T) {
+	const n = 50 * tapeEntries
+	tp := tape{spool: newSpool(t.TempDir())}
+	defer tp.spool.Close()
+	entry := func(i int) Entry {
+		name := fmt.Sprintf("dir/file %d", i)
+		return Entry{Name: name, Type: TypeReg, Offset: int64(i+1) * tarBlock, ModTime: time.Unix(1, 0).UTC(), PAX: []Record{{"path", name}}}
+	}
+	for i := range n {
+		e := entry(i)
+		if err := tp.add(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tp.cut(); err != nil {
+		t.Fatal(err)
+	}
+	var kept []Entry
+	var err error
+	for _, e := range tp.all(tapeReader{keep: true}, &err) {
+		kept = append(kept, e)
+	}
+	if err != nil || len(kept) != n {
+		t.Fatalf("%d entries, %v", len(kept), err)
+	}
+	for i, e := range kept {
+		if want := entry(i); !reflect.DeepEqual(e, want) {
+			t.Fatalf("entry %d is %+v, not %+v", i, e, want)
+		}
+	}
+	allocs := testing.AllocsPerRun(5, func() {
+		if err := tp.ascend(func(int, *Entry) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 30 {
+		t.Errorf("%v allocations for %d entries", allocs, n)
 	}
 }
 
