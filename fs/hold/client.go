@@ -19,6 +19,9 @@ import (
 var (
 	// ErrBusy is returned while another daemon has the holder.
 	ErrBusy = errors.New("another daemon has the holder")
+	// ErrUnreachable is returned where there is a holder that nobody can connect to. It may
+	// have the mount.
+	ErrUnreachable = errors.New("there is a holder that cannot be reached; if it does not come back, kill it")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("holder's client is closed")
 )
@@ -85,7 +88,8 @@ type held struct {
 	state []byte
 }
 
-// Open connects to the holder of opts.Dir, and starts one if there is none.
+// Open connects to the holder of opts.Dir, and starts one if there is none. If the error
+// matches ErrUnreachable there may be a mount that containers use.
 func Open(ctx context.Context, opts Options) (*Client, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -102,7 +106,7 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 		c.mu.Lock()
 		err = c.connect()
 		c.mu.Unlock()
-		if err != nil && opts.Store != nil {
+		if err != nil && opts.Store != nil && !errors.Is(err, ErrUnreachable) {
 			opts.Log.Warn("there is no holder, the mount is in systemd's store only", "error", err)
 			err = nil
 		}
@@ -120,11 +124,12 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 
 // Held returns what the daemon before has left, in the holder or in systemd's store, if
 // match says yes to its state: a descriptor for the caller to close, or -1. The error
-// matches ErrBusy if another daemon has the holder and does not end.
+// matches ErrBusy if another daemon has the holder and does not end. With any error the
+// holder may have the mount.
 func (c *Client) Held(match func(state []byte) bool) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.insist(c.greet); errors.Is(err, ErrBusy) || errors.Is(err, unix.EAGAIN) { // the latter: no answer in time
+	if err := c.insist(c.greet); mayHold(err) {
 		return -1, fmt.Errorf("ask the holder for the mount: %w", err)
 	} else if err != nil {
 		c.opts.Log.Warn("holder not asked for the mount", "error", err)
@@ -152,6 +157,17 @@ func (c *Client) Held(match func(state []byte) bool) (int, error) {
 		return fd, nil
 	}
 	return -1, nil
+}
+
+// mayHold reports whether there is a holder that may have the mount, although it has not
+// been got from it: it does not answer in time, or there is no room for a descriptor.
+func mayHold(err error) bool {
+	for _, e := range []error{ErrBusy, ErrUnreachable, unix.EAGAIN, errMessage} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // keep makes h what is to be held.

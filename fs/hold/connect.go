@@ -15,16 +15,18 @@ import (
 // watch replaces a holder that ends.
 func (c *Client) watch(ctx context.Context) {
 	for wait := retryWait; ; {
-		c.mu.Lock()
-		conn, number := c.conn, c.number
-		c.mu.Unlock()
+		conn, number, err := c.connection()
 		if conn >= 0 {
 			ended(conn)
+			unix.Close(conn)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err := c.replace(number); err != nil {
+		if err == nil {
+			err = c.replace(number)
+		}
+		if err != nil {
 			c.opts.Log.Error("there is no holder: what uses the mount would not survive this process", "error", err)
 			select {
 			case <-time.After(wait):
@@ -36,6 +38,18 @@ func (c *Client) watch(ctx context.Context) {
 		}
 		wait = retryWait
 	}
+}
+
+// connection returns a duplicate of the connection, or -1, and the connection's number.
+// The connection's own descriptor may become another file's at any time.
+func (c *Client) connection() (conn, number int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn = -1
+	if c.conn >= 0 {
+		conn, err = dupFd(c.conn)
+	}
+	return conn, c.number, err
 }
 
 // ended returns when the other side of a connection has ended it.
@@ -57,6 +71,8 @@ func (c *Client) replace(number int) error {
 		return nil
 	}
 	if err := c.reconnect(); err != nil {
+		closeFd(c.conn) // to begin anew
+		c.conn, c.hello = -1, false
 		return err
 	}
 	c.stats.Restarts++
@@ -100,8 +116,11 @@ func (c *Client) connect() error {
 	// The lock is taken where another is just being started, or is about to end.
 	for end := time.Now().Add(callWait); ; time.Sleep(busyTick) {
 		err := start(c.dir)
-		if err != nil && !errors.Is(err, errLocked) || err != nil && time.Now().After(end) {
+		if err != nil && !errors.Is(err, errLocked) {
 			return err
+		}
+		if err != nil && time.Now().After(end) {
+			return errors.Join(ErrUnreachable, err)
 		}
 		if c.conn, err = dial(c.dir); err == nil {
 			return c.limit()
@@ -149,7 +168,13 @@ func (c *Client) give() error {
 	}
 	_, fd, err := c.call(message{msgHold, map[uint32][]byte{tagState: c.now.state}}, c.now.fd)
 	closeFd(fd)
-	return err
+	if err != nil {
+		return err
+	}
+	// The holder has let go of it. Who uses what nobody serves is to know that.
+	closeFd(c.old.fd)
+	c.old = held{fd: -1}
+	return nil
 }
 
 // call sends a message and returns the reply, with its descriptor or -1. The caller holds c.mu.

@@ -28,6 +28,9 @@ const (
 	// maxWaiting bounds the requests that wait; more of them fail at once.
 	maxWaiting = 1 << 18
 	headerSize = int(unsafe.Sizeof(fuse.OutHeader{}))
+	// maxBatch bounds the requests that are taken before daemons are looked after again.
+	// Who gets EIO may ask again at once, for ever.
+	maxBatch = 64
 )
 
 // guard takes a mount's requests while no daemon does.
@@ -142,9 +145,9 @@ func (g *guard) fail(unique uint64) {
 	g.reply(unique, unix.EIO)
 }
 
-// read takes the requests that there are.
+// read takes requests, if there are any.
 func (g *guard) read() {
-	for {
+	for range maxBatch {
 		n, err := unix.Read(g.fd, g.buf)
 		if err == unix.EINTR || err == unix.ENOENT { // the latter: it was interrupted on the way
 			continue

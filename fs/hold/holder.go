@@ -26,6 +26,7 @@ const (
 
 // holder is the process that holds a mount.
 type holder struct {
+	dir    int
 	listen int
 	conns  []int
 	daemon int // of conns; -1: none
@@ -83,13 +84,16 @@ func serve(dir int, stay Lifetime, ready func()) error {
 		return err
 	}
 	ready()
-	h := &holder{listen: l, daemon: -1, fd: -1, stay: stay == Stay, began: time.Now(), grace: idleGrace, limit: DefaultGuard, buf: make([]byte, maxMessage)}
+	h := &holder{dir: dir, listen: l, daemon: -1, fd: -1, stay: stay == Stay, began: time.Now(), grace: idleGrace, limit: DefaultGuard, buf: make([]byte, maxMessage)}
 	return h.run()
 }
 
 // run runs until there is no use in it.
 func (h *holder) run() error {
 	for !h.useless(time.Now()) {
+		if h.daemon < 0 {
+			h.listenOn()
+		}
 		fds := []unix.PollFd{{Fd: int32(h.listen), Events: unix.POLLIN}}
 		for _, c := range h.conns {
 			fds = append(fds, unix.PollFd{Fd: int32(c), Events: unix.POLLIN})
@@ -131,6 +135,19 @@ func (h *holder) patience() time.Duration {
 		return 0
 	}
 	return firstWait
+}
+
+// listenOn makes the socket's file again if somebody has deleted it: the next daemon could
+// neither connect nor have another holder.
+func (h *holder) listenOn() {
+	var st unix.Stat_t
+	if unix.Fstatat(h.dir, socketName, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT {
+		return
+	}
+	if l, err := listen(h.dir); err == nil {
+		unix.Close(h.listen)
+		h.listen = l
+	}
 }
 
 func (h *holder) guarding() bool { return h.guard != nil && h.guard.on }

@@ -23,18 +23,20 @@ type Store struct {
 	socket string // of systemd
 
 	mu    sync.Mutex
-	files map[string][]*os.File // what systemd has passed; guarded by mu
+	files map[string][]int // what systemd has passed, by name; guarded by mu
 }
 
 // NewStore returns the store behind socket, which is $NOTIFY_SOCKET, or nil if that is
 // empty. Of the files that systemd has passed to the process it takes those that are its
 // own; the others are returned.
 func NewStore(socket string, passed []*os.File) (*Store, []*os.File) {
-	s := &Store{socket: socket, files: make(map[string][]*os.File)}
+	s := &Store{socket: socket, files: make(map[string][]int)}
 	rest := slices.DeleteFunc(slices.Clone(passed), func(f *os.File) bool {
 		ours := f.Name() == storeMount || f.Name() == storeState
 		if ours {
-			s.files[f.Name()] = append(s.files[f.Name()], f)
+			if fd, err := detach(f); err == nil {
+				s.files[f.Name()] = append(s.files[f.Name()], fd)
+			}
 		}
 		return ours
 	})
@@ -42,6 +44,21 @@ func NewStore(socket string, passed []*os.File) (*Store, []*os.File) {
 		return nil, rest
 	}
 	return s, rest
+}
+
+// detach closes a file of which it returns a duplicate, with nothing of Go's attached: its
+// poller would be woken for each of the mount's requests, and File.Fd would have a guard block.
+func detach(f *os.File) (int, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	if e := conn.Control(func(old uintptr) { fd, err = dupFd(int(old)) }); e != nil {
+		return -1, e
+	}
+	_ = f.Close() // of a descriptor that was only passed on
+	return fd, err
 }
 
 // held returns the mounts that systemd has passed. Their descriptors stay the store's.
@@ -52,18 +69,19 @@ func (s *Store) held() []held {
 	mounts, states := s.files[storeMount], s.files[storeState]
 	for i := range min(len(mounts), len(states)) {
 		p := make([]byte, maxMessage)
-		n, err := unix.Pread(int(states[i].Fd()), p, 0)
+		n, err := unix.Pread(states[i], p, 0)
 		if err != nil {
 			continue
 		}
-		all = append(all, held{int(mounts[i].Fd()), p[:n]})
+		all = append(all, held{mounts[i], p[:n]})
 	}
 	return all
 }
 
-// put puts h into the store, in the place of what is there, unless it is.
+// put puts h into the store, in the place of what is there, unless it is. A mount that has
+// ended may have had the state of the one after it: device numbers are used again.
 func (s *Store) put(h held) error {
-	if was := s.held(); len(was) == 1 && slices.Equal(was[0].state, h.state) {
+	if was := s.held(); len(was) == 1 && slices.Equal(was[0].state, h.state) && live(was[0].fd) {
 		return nil
 	}
 	if err := s.drop(); err != nil {
@@ -80,14 +98,24 @@ func (s *Store) put(h held) error {
 	return errors.Join(s.notify("FDSTORE=1\nFDNAME="+storeState, fd), s.notify("FDSTORE=1\nFDPOLL=0\nFDNAME="+storeMount, h.fd))
 }
 
+// live reports whether a mount's connection to the kernel has not ended.
+func live(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	for {
+		if _, err := unix.Poll(p, 0); err != unix.EINTR {
+			return err == nil && p[0].Revents&(unix.POLLERR|unix.POLLNVAL) == 0
+		}
+	}
+}
+
 // drop empties the store.
 func (s *Store) drop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, fs := range s.files {
-		for _, f := range fs {
-			errs = append(errs, f.Close())
+	for _, fds := range s.files {
+		for _, fd := range fds {
+			errs = append(errs, unix.Close(fd))
 		}
 	}
 	clear(s.files)
