@@ -178,7 +178,9 @@ func Mount(dir string, opts Options) (*FS, error) {
 	if err := f.mount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	if f.origin != Resumed {
+	if f.origin == Resumed {
+		f.slots.resume()
+	} else {
 		f.begun()
 	}
 	return f, nil

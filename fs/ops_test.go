@@ -186,12 +186,6 @@ func TestSlots(t *testing.T) {
 	if err := s.claim(math.MaxUint32); err == nil {
 		t.Error("slot beyond the last claimed")
 	}
-	for _, bad := range []string{"", "0", "x", "-1", "4294967296", "12 13"} {
-		must(t, os.WriteFile(filepath.Join(d, "slots"), []byte(bad), 0o600))
-		if _, err := openSlots(d); err == nil {
-			t.Errorf("counter %q accepted", bad)
-		}
-	}
 	must(t, os.WriteFile(filepath.Join(d, "slots"), []byte("4294967290\n"), 0o600))
 	s, err = openSlots(d)
 	must(t, err)

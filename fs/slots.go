@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // slotBatch is how many slots are taken from the file at a time.
@@ -25,9 +26,13 @@ type slots struct {
 	mu   sync.Mutex // guards what follows
 	free uint64     // the next one to give out
 	end  uint64     // of the batch
+	lost error      // why it is not known which were given out before, if it is not
+
+	resumed bool // the kernel knows those that were
 }
 
-// openSlots opens the counter in dir, which is made if needed.
+// openSlots opens the counter in dir, which is made if needed. Where it
+// is lost or damaged, counting starts again at 1, or as skip says.
 func openSlots(dir string) (*slots, error) {
 	if dir == "" {
 		return nil, errors.New("no state directory for the slot counter")
@@ -38,7 +43,7 @@ func openSlots(dir string) (*slots, error) {
 	s := &slots{path: filepath.Join(dir, "slots"), free: 1}
 	file, err := os.Open(s.path)
 	if errors.Is(err, os.ErrNotExist) {
-		s.end = s.free
+		s.end, s.lost = s.free, err
 		return s, nil
 	}
 	if err != nil {
@@ -49,19 +54,46 @@ func openSlots(dir string) (*slots, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Starting again at 1 where the file is damaged would use slots twice.
 	s.free, err = strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 32)
 	if err != nil || s.free == 0 {
-		return nil, fmt.Errorf("slot counter %s is damaged: %q", s.path, b)
+		s.free, s.lost = 1, fmt.Errorf("slot counter %s is damaged: %q", s.path, b)
 	}
 	s.end = s.free
 	return s, nil
+}
+
+// resume says that the kernel knows slots of a process before, and has parts of their
+// files in memory: to use one again would be to serve another layer's bytes.
+func (s *slots) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resumed = true
+}
+
+// skip leaves out the slots that may have been given out, if it is not known which those
+// are: the numbers up to the seconds since 1970. Nobody attaches a layer in each second
+// for as long as that, nor since the counter was lost the time before. The caller holds s.mu.
+func (s *slots) skip(now time.Time) error {
+	end := max(s.free, s.end, uint64(now.Unix()))
+	if end > math.MaxUint32-slotBatch {
+		return fmt.Errorf("no slots are left: %w", s.lost)
+	}
+	if err := s.write(end); err != nil {
+		return fmt.Errorf("write slot counter: %w", err)
+	}
+	s.free, s.end, s.lost = end, end, nil
+	return nil
 }
 
 // next returns a slot that was never used before.
 func (s *slots) next() (uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost != nil && s.resumed {
+		if err := s.skip(time.Now()); err != nil {
+			return 0, err
+		}
+	}
 	if s.free == s.end {
 		end := s.end + slotBatch
 		if end > math.MaxUint32 {
@@ -81,7 +113,7 @@ func (s *slots) next() (uint32, error) {
 func (s *slots) claim(slot uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if uint64(slot) >= s.end {
+	if uint64(slot) >= s.end && (s.lost == nil || !s.resumed) { // skip writes otherwise
 		if slot > math.MaxUint32-slotBatch {
 			return fmt.Errorf("slot %d is beyond what can be counted", slot)
 		}
