@@ -70,6 +70,7 @@ func newApp() *cli.Command {
 				prefetchListCommand(), prefetchInfoCommand(), prefetchRecordCommand()),
 			group("image", "manage images",
 				rpullCommand()),
+			doctorCommand(),
 		},
 		// run prints errors, and the exit status is always 1.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
