@@ -35,7 +35,7 @@ func listen(ctx context.Context, address string, passed []*os.File) (net.Listene
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, errors.Join(err, l.Close()))
 	}
 	return l, nil

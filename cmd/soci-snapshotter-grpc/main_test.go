@@ -104,6 +104,9 @@ func TestListen(t *testing.T) {
 	dir := t.TempDir()
 	sock := filepath.Join(dir, "new", "d.sock")
 	l := must(listen(t.Context(), "unix://"+sock, nil))(t)
+	if st := must(os.Stat(sock))(t); st.Mode().Perm() != 0o600 {
+		t.Errorf("socket is %v", st.Mode())
+	}
 	if st := must(os.Stat(filepath.Dir(sock)))(t); st.Mode().Perm() != 0o700 {
 		t.Errorf("directory of the socket is %v", st.Mode())
 	}

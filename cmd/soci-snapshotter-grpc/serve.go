@@ -60,7 +60,11 @@ func serve(ctx context.Context, o options) (err error) {
 	so.Root, so.Registry, so.Log = root, client, o.log
 	so.OnDecision, so.OnOperation, so.OnCompletion = m.Decision, m.Operation, m.Completion
 	start := time.Now()
-	if keeper := openHolder(ctx, root, store, o); keeper != nil {
+	keeper, err := openHolder(ctx, root, store, o)
+	if err != nil {
+		return err
+	}
+	if keeper != nil {
 		defer func() { err = errors.Join(err, keeper.Close()) }()
 		so.FS.Holder = keeper
 		m.Holder(keeper.Stats)
@@ -91,19 +95,23 @@ func serve(ctx context.Context, o options) (err error) {
 }
 
 // openHolder returns what keeps the mount when the daemon ends. Without it, nil, all
-// works until then.
-func openHolder(ctx context.Context, root string, store *hold.Store, o options) *hold.Client {
+// works until then. It is an error if a mount may be held that cannot be had: to start
+// without it is to take it from the containers that use it.
+func openHolder(ctx context.Context, root string, store *hold.Store, o options) (*hold.Client, error) {
 	if o.config.Holder.Disable {
-		return nil
+		return nil, nil
 	}
 	ho := o.config.HolderOptions()
 	ho.Dir, ho.Log, ho.Store = holderDir(root), o.log, store
 	keeper, err := hold.Open(ctx, ho)
+	if errors.Is(err, hold.ErrUnreachable) {
+		return nil, err
+	}
 	if err != nil {
 		o.log.Warn("containers will lose their lazy layers when the daemon ends", "error", err)
-		return nil
+		return nil, nil
 	}
-	return keeper
+	return keeper, nil
 }
 
 // holderDir is where the holder of a root has its socket.
