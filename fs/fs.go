@@ -54,6 +54,9 @@ type Options struct {
 	ReadAhead int64
 	// MaxTreeMemory is how many bytes the file trees of all layers may take; 0 means 1 GiB.
 	MaxTreeMemory int64
+	// OnRequest is called for each request of the kernel, before it is served. It must
+	// be fast and safe for concurrent use.
+	OnRequest func()
 	// Holder keeps the mount for the next process when this one ends, however it does.
 	// With nil it ends with this process. With a Holder, the caller sees to it that no
 	// other process serves the mount point.

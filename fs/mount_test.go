@@ -40,9 +40,15 @@ func needMount(t testing.TB) {
 
 func mustMount(t testing.TB) *FS {
 	t.Helper()
+	return mustMountWith(t, Options{})
+}
+
+func mustMountWith(t testing.TB, opts Options) *FS {
+	t.Helper()
 	needMount(t)
 	tmp := t.TempDir()
-	f, err := Mount(filepath.Join(tmp, "mnt"), Options{StateDir: filepath.Join(tmp, "state"), Log: slog.New(slog.DiscardHandler)})
+	opts.StateDir, opts.Log = filepath.Join(tmp, "state"), slog.New(slog.DiscardHandler)
+	f, err := Mount(filepath.Join(tmp, "mnt"), opts)
 	must(t, err)
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil && !errors.Is(err, ErrClosed) {

@@ -238,6 +238,9 @@ func (s *server) receive(w *worker) (int, error) {
 // serveOne serves the request of n bytes in w.
 func (s *server) serveOne(w *worker, n int) {
 	op := w.request().Opcode
+	if note := s.f.opts.OnRequest; note != nil && op != opForget && op != opBatchForget {
+		note()
+	}
 	switch {
 	case s.f.opts.Debug: // go-fuse logs what passes through it
 		s.send(w, s.handle(w, n))

@@ -60,6 +60,7 @@ const (
 type completer interface {
 	Fill(ctx context.Context) error
 	Sum(ctx context.Context) ([32]byte, error)
+	FillSum(ctx context.Context) ([32]byte, error)
 }
 
 // fills completes lazy layers in the background, a few at a time: one after the other
@@ -193,17 +194,16 @@ func (s *fills) complete(ctx context.Context, f *fill) {
 
 // verify fetches a layer to its end and compares it with its diffID, and its TOC with it.
 func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
-	if err := f.data.Fill(ctx); err != nil {
-		return Failed, err
-	}
-	switch {
-	case f.verified:
-		return Verified, nil
-	case f.diffID == "" || f.diffID.Algorithm() != digest.SHA256:
+	if f.verified || f.diffID == "" || f.diffID.Algorithm() != digest.SHA256 {
+		if err := f.data.Fill(ctx); err != nil {
+			return Failed, err
+		}
+		if f.verified {
+			return Verified, nil
+		}
 		return Unverifiable, nil
 	}
-	f.filled, f.retry = true, max(f.retry, minSumRetry)
-	err := s.verifySum(ctx, f)
+	err := s.fillSum(ctx, f)
 	if err == nil {
 		err = f.check(ctx)
 	}
@@ -216,6 +216,23 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 		return Unverifiable, err // it would be so again
 	}
 	return Failed, err
+}
+
+// fillSum fetches a layer to its end and compares it with its diffID.
+func (s *fills) fillSum(ctx context.Context, f *fill) error {
+	if !f.filled {
+		sum, err := f.data.FillSum(ctx)
+		if err != nil {
+			return err
+		}
+		f.filled, f.retry = true, max(f.retry, minSumRetry)
+		if digest.NewDigestFromBytes(digest.SHA256, sum[:]) == f.diffID {
+			return nil
+		}
+	} else if err := f.data.Fill(ctx); err != nil {
+		return err
+	}
+	return s.verifySum(ctx, f)
 }
 
 // verifySum compares a complete layer with its diffID. Wrong bytes on disk are not the layer's fault

@@ -33,6 +33,13 @@ func (l *fakeLayer) Fill(ctx context.Context) error { return l.fill(ctx) }
 
 func (l *fakeLayer) Sum(context.Context) ([32]byte, error) { return sha256.Sum256([]byte(l.data)), nil }
 
+func (l *fakeLayer) FillSum(ctx context.Context) ([32]byte, error) {
+	if err := l.fill(ctx); err != nil {
+		return [32]byte{}, err
+	}
+	return l.Sum(ctx)
+}
+
 // newFills returns fills that tell of completions on a channel and wait on another.
 func newFills(t *testing.T, opts Background) (*fills, chan Completion, chan time.Time) {
 	told, clock := make(chan Completion, 100), make(chan time.Time)

@@ -53,7 +53,7 @@ type Options struct {
 	Unpacks       int           // layers downloaded and unpacked before containerd asks for them, at once; 0 means 3
 	MaxUnpacked   int64         // uncompressed bytes of such layers that containerd has not asked for yet; 0 means 1 GiB
 
-	FS    fs.Options   // of the mount; Log, StateDir and UserXattr are set by New
+	FS    fs.Options   // of the mount; Log, StateDir, UserXattr and OnRequest are set by New
 	Spans span.Options // of the span store
 
 	Background Background // of what nobody has asked for
@@ -188,6 +188,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	undo = append(undo, spans.Close)
+	opts.FS.OnRequest = spans.Active
 	m, err := mountFS(mountPoint(opts.Root), opts)
 	if err != nil {
 		return nil, err

@@ -131,6 +131,7 @@ func (l *Layer) recheck(ctx context.Context) error {
 		if err := l.store.calm.wait(ctx, &u); err != nil {
 			return context.Cause(ctx)
 		}
+		l.store.decoders.spare.wait(ctx.Done(), never)
 		out := l.zi.Spans[i].Out
 		n, err := l.store.memory.acquire(ctx, bufferSize(out.Len), &u)
 		if err != nil {

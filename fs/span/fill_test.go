@@ -86,8 +86,11 @@ func TestSum(t *testing.T) {
 				d := &layerData{z.ZInfo, blob, tar[:z.ZInfo.UncompressedSize]}
 				src := d.source()
 				l := mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, src)
-				must(t, l.Fill(t.Context()))
-				sum, err := l.Sum(t.Context())
+				sum, err := l.FillSum(t.Context())
+				if err != nil || sum != sha256.Sum256(tar) || !l.Complete() {
+					t.Errorf("sum %x while it is filled, %v", sum, err)
+				}
+				sum, err = l.Sum(t.Context())
 				if err != nil || sum != sha256.Sum256(tar) {
 					t.Errorf("sum %x, %v", sum, err)
 				}
@@ -103,6 +106,25 @@ func TestSum(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFillSumFails has spans that are wrong, and nobody who waits any more.
+func TestFillSumFails(t *testing.T) {
+	d := gzipLayer(t, 16<<10)
+	src := d.source()
+	src.hook = func(_ context.Context, _ int, p []byte, _ int64) error {
+		p[len(p)/2] ^= 1
+		return nil
+	}
+	l := mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, src)
+	if _, err := l.FillSum(t.Context()); !errors.Is(err, ztoc.ErrDigest) {
+		t.Errorf("wrong spans: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.FillSum(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 

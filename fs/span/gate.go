@@ -117,7 +117,6 @@ func (g *gate) admit() {
 // so while anybody reads at all, but not for ever: a container that starts needs the
 // cores and the disk, even if all that it reads is there.
 type calm struct {
-	spare spare
 	quiet time.Duration // without a read
 	base  time.Time
 	read  atomic.Int64 // when somebody last read, as nanoseconds since base
@@ -134,8 +133,8 @@ const (
 	maxHeld  = 30 * time.Second
 )
 
-func newCalm(quiet time.Duration, spare spare) *calm {
-	c := &calm{spare: spare, quiet: quiet, base: time.Now(), moved: make(chan struct{})}
+func newCalm(quiet time.Duration) *calm {
+	c := &calm{quiet: quiet, base: time.Now(), moved: make(chan struct{})}
 	c.note()
 	return c
 }
@@ -190,8 +189,7 @@ func (c *calm) wake() {
 	c.moved = make(chan struct{})
 }
 
-// wait returns once no reader has waited for a while and there is a core to spare,
-// or u is above background.
+// wait returns once no reader has waited for a while, or u is above background.
 func (c *calm) wait(ctx context.Context, u *urgency) error {
 	for {
 		c.mu.Lock()
@@ -199,17 +197,14 @@ func (c *calm) wait(ctx context.Context, u *urgency) error {
 		urgent := u.class() != background
 		busy, left, moved := c.busy > 0, c.left(), c.moved
 		c.mu.Unlock()
-		if urgent {
-			return ctx.Err()
-		}
-		if !busy && left <= 0 {
-			c.spare.wait(ctx.Done(), func() bool { return u.class() != background })
-			return ctx.Err()
+		if urgent || !busy && left <= 0 {
+			break
 		}
 		if err := c.pause(ctx, busy, left, moved); err != nil {
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 // pause waits for something to change.

@@ -35,6 +35,7 @@ type Layer struct {
 	spans    []atomic.Uint32 // absent, recorded or present
 	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
 	missing  atomic.Int64    // spans that are not present
+	grown    grown
 	touched  touched
 	streams  streams
 	guesses  guesses
@@ -234,6 +235,7 @@ func (l *Layer) mark(i int, from, to uint32) {
 		l.missing.Add(1)
 	case to == present:
 		l.missing.Add(-1)
+		l.grown.tell()
 	}
 	switch {
 	case from == absent:

@@ -235,7 +235,7 @@ func TestAbsorb(t *testing.T) {
 
 // TestCalmIsLeft has what waits for calm become urgent just when it begins to wait.
 func TestCalmIsLeft(t *testing.T) {
-	c := newCalm(time.Hour, nil)
+	c := newCalm(time.Hour)
 	c.enter()
 	var u urgency
 	u.c.Store(uint32(background))
@@ -250,7 +250,7 @@ func TestCalmIsLeft(t *testing.T) {
 
 // TestCalmReads holds the background back while somebody reads, but not for ever.
 func TestCalmReads(t *testing.T) {
-	c := newCalm(time.Hour, nil)
+	c := newCalm(time.Hour)
 	c.note()
 	if left := c.left(); left <= 0 || left > maxHeld || c.held.IsZero() {
 		t.Errorf("%v left at once, held since %v", left, c.held)

@@ -21,12 +21,12 @@ const (
 // spare tells whether the machine has a core to spare. Nil, it always has.
 type spare func() bool
 
-// machineSpare looks at the load of the machine. Where that cannot be seen there is
-// always a core.
+// machineSpare looks at the load of the machine: one thread more than there are cores
+// passes. Where that cannot be seen there is always a core.
 func machineSpare() bool {
 	b, err := os.ReadFile("/proc/loadavg")
 	running, ok := parseRunning(b)
-	return err != nil || !ok || running <= runtime.NumCPU()
+	return err != nil || !ok || running <= runtime.NumCPU()+1
 }
 
 // parseRunning returns how many threads want to run, the caller's among them, of what

@@ -61,7 +61,6 @@ func TestFillWantsSpareCore(t *testing.T) {
 // TestSpare gives way only as long as there is no core.
 func TestSpare(t *testing.T) {
 	n := 0
-	never := func() bool { return false }
 	spare(func() bool { n++; return n == 3 }).wait(nil, never)
 	if n != 3 {
 		t.Errorf("looked %d times", n)

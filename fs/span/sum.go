@@ -3,11 +3,13 @@
 package span
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
+	"sync"
 )
 
 // ErrIncomplete is returned by Sum for a layer that is not Complete.
@@ -37,20 +39,55 @@ func (l *Layer) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 	if !l.Complete() {
 		return sum, ErrIncomplete
 	}
+	return l.digest(ctx, nil)
+}
+
+// FillSum is Fill and then Sum, but what is there is digested while the rest comes.
+func (l *Layer) FillSum(ctx context.Context) (sum [sha256.Size]byte, err error) {
+	ctx, done, err := l.work(ctx)
+	if err != nil {
+		return sum, fmt.Errorf("fill %s: %w", l.key, err)
+	}
+	defer done()
+	filled := make(chan struct{})
+	var failed error
+	go func() {
+		defer close(filled)
+		failed = l.Fill(ctx)
+	}()
+	sum, err = l.digest(ctx, filled)
+	<-filled
+	if failed != nil {
+		return sum, failed
+	}
+	if err != nil {
+		return sum, fmt.Errorf("digest %s: %w", l.key, err)
+	}
+	return sum, nil
+}
+
+// digest returns the digest of all bytes, for which it waits until filled is closed.
+func (l *Layer) digest(ctx context.Context, filled <-chan struct{}) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	buf := l.store.buffers.get(sumPiece)
 	defer l.store.buffers.put(buf)
 	for off := int64(0); off < l.zi.UncompressedSize; {
-		l.store.calm.spare.wait(ctx.Done(), func() bool { return false })
+		p := buf[:min(sumPiece, l.zi.UncompressedSize-off)]
+		if filled != nil && !l.arrived(ctx, off, int64(len(p)), filled) {
+			return sum, cmp.Or(context.Cause(ctx), ErrIncomplete)
+		}
+		l.store.decoders.spare.wait(ctx.Done(), never)
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
 		}
-		p := buf[:min(sumPiece, l.zi.UncompressedSize-off)]
 		if err := l.disk.read(p, off); err != nil {
 			return sum, err
 		}
 		h.Write(p)
 		off += int64(len(p))
+	}
+	if filled != nil {
+		<-filled // its end is a request of its own
 	}
 	if err := l.sumTail(ctx, h); err != nil {
 		if ctx.Err() != nil {
@@ -59,6 +96,52 @@ func (l *Layer) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 		return sum, err
 	}
 	return [sha256.Size]byte(h.Sum(nil)), nil
+}
+
+// arrived waits until the n bytes at off are on disk, and reports whether they are.
+func (l *Layer) arrived(ctx context.Context, off, n int64, filled <-chan struct{}) bool {
+	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	for ended := false; ; {
+		more := l.grown.next()
+		if l.present(first, last) {
+			return true
+		}
+		if ended {
+			return false
+		}
+		select {
+		case <-more:
+		case <-filled:
+			ended = true
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// grown tells that there are more spans on disk. The zero grown is ready to use.
+type grown struct {
+	mu   sync.Mutex
+	more chan struct{} // closed by the next tell; nil if nobody waits; guarded by mu
+}
+
+// next returns a channel that is closed when there is one more.
+func (g *grown) next() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.more == nil {
+		g.more = make(chan struct{})
+	}
+	return g.more
+}
+
+func (g *grown) tell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.more != nil {
+		close(g.more)
+		g.more = nil
+	}
 }
 
 // sumTail adds what is behind the tar's end.
@@ -120,3 +203,6 @@ func (w *tailWriter) Write(p []byte) (int, error) {
 	}
 	return w.h.Write(p)
 }
+
+// never says that work is not urgent.
+func never() bool { return false }
