@@ -15,6 +15,7 @@
 //	soci prefetch list|ls, info
 //	soci prefetch record IMAGE [DEST]    attach what starts of an image read on this node to its index
 //	soci image rpull IMAGE               pull an image into containerd, its layers lazily
+//	soci doctor                          say what is wrong with lazy loading on this node
 //
 // Flags, output and artifacts.db are those of the incumbent, so that scripts
 // and nerdctl work as before. Lines for people and machines alike go to standard
