@@ -55,6 +55,8 @@
 //   - Of several v1 referrers Find takes the first valid one in order of digest, those with a
 //     profile first: the order in which registries list them is not defined, and the
 //     index that a profile was attached to stays in the registry.
+//   - [FindOptions.Bound] does not ask for referrers, to say whether there are any: the answer
+//     would be anybody's, and nothing is done with it.
 //   - Files to prefetch are looked up by cleaned name, so that layers whose names
 //     begin with "./" work; of duplicate names the last counts, as in tar.
 package index

@@ -15,6 +15,10 @@ var (
 	ErrFormat = errors.New("malformed")
 	// ErrDigest says that content is not what its descriptor promises: cut short, too long or altered.
 	ErrDigest = errors.New("content does not match its descriptor")
+	// ErrSize says that content has more bytes than are accepted.
+	ErrSize = errors.New("too large")
+	// ErrUnbound says that an index may not be used as the image manifest does not name it.
+	ErrUnbound = errors.New("the image manifest does not name the SOCI index")
 	// ErrNoZTOCs says that there is nothing to make an index of.
 	ErrNoZTOCs = errors.New("no ztocs created, all layers either skipped or produced errors")
 	// ErrNoProfile says that there is no profile of any layer that an index lists.

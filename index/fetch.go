@@ -22,13 +22,14 @@ type Fetcher interface {
 }
 
 // ReadAll returns the content of desc, at most limit bytes of it, verified. A size of 0
-// stands for content of unknown size. Errors match ErrDigest if the content is not desc's.
+// stands for content of unknown size. Errors match ErrDigest if the content is not desc's, ErrSize
+// if desc says that there is more than limit.
 func ReadAll(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int64) (p []byte, err error) {
 	if err := validate(desc); err != nil {
 		return nil, err
 	}
 	if desc.Size > limit {
-		return nil, fmt.Errorf("fetch %s: %d bytes, more than %d", desc.Digest, desc.Size, limit)
+		return nil, fmt.Errorf("fetch %s: %d bytes are more than %d: %w", desc.Digest, desc.Size, limit, ErrSize)
 	}
 	rc, err := from.Fetch(ctx, desc)
 	if err != nil {

@@ -37,9 +37,14 @@ type FindOptions struct {
 	// Manifest are the bytes of the image manifest if the caller has them, which saves two requests; nil means
 	// they are fetched. They are verified against the digest.
 	Manifest []byte
+	// Bound accepts no index but the one that the image manifest names: whoever can push to a
+	// repository can add a referrer, but not change a manifest. With V1 there is nothing to be found.
+	Bound   bool
+	MaxSize int64 // bytes of the index; 0 means the package's MaxSize, which is the most
 }
 
-// Find fetches the SOCI index of an image manifest. An error that matches ErrNone says there is none.
+// Find fetches the SOCI index of an image manifest. An error that matches ErrNone says there is none,
+// one that matches ErrUnbound that opts.Bound rules out where it was to be looked for.
 //
 // The explicit digest comes first, then the manifest's v2 annotation, then v1 referrers.
 // An annotation that names an index which is missing or malformed is an error; it does
@@ -50,24 +55,32 @@ func Find(ctx context.Context, remote Remote, manifest digest.Digest, opts FindO
 	if err := manifest.Validate(); err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index: image manifest %.100q: %w", manifest, err)
 	}
-	if opts.Digest != "" {
-		return fetchIndex(ctx, remote, opts.Digest)
+	if opts.MaxSize <= 0 {
+		opts.MaxSize = MaxSize
 	}
-	if opts.V2 {
+	if opts.Digest != "" && !opts.Bound {
+		return fetchIndex(ctx, remote, opts.Digest, opts.MaxSize)
+	}
+	if opts.V2 || opts.Digest != "" {
 		named, err := annotated(ctx, remote, manifest, opts.Manifest)
 		switch {
 		case err != nil:
 			return nil, ocispec.Descriptor{}, err
+		case opts.Digest != "" && named != opts.Digest:
+			return nil, ocispec.Descriptor{}, fmt.Errorf("SOCI index %.100q of image manifest %s: %w", opts.Digest, manifest, ErrUnbound)
 		case named != "":
-			x, desc, err := fetchIndex(ctx, remote, named)
+			x, desc, err := fetchIndex(ctx, remote, named, opts.MaxSize)
 			if err != nil {
 				return nil, ocispec.Descriptor{}, fmt.Errorf("named by image manifest %s: %w", manifest, err)
 			}
 			return x, desc, nil
 		}
 	}
-	if opts.V1 {
-		return findReferrer(ctx, remote, manifest)
+	switch {
+	case opts.V1 && opts.Bound:
+		return nil, ocispec.Descriptor{}, fmt.Errorf("referrers of image manifest %s: %w", manifest, ErrUnbound)
+	case opts.V1:
+		return findReferrer(ctx, remote, manifest, opts.MaxSize)
 	}
 	return nil, ocispec.Descriptor{}, fmt.Errorf("image manifest %s: %w", manifest, ErrNone)
 }
@@ -96,8 +109,8 @@ func annotated(ctx context.Context, remote Remote, dgst digest.Digest, content [
 	return digest.Digest(m.Annotations[AnnotationIndexDigest]), nil
 }
 
-// fetchIndex fetches the index with a digest.
-func fetchIndex(ctx context.Context, remote Remote, dgst digest.Digest) (*Index, ocispec.Descriptor, error) {
+// fetchIndex fetches the index with a digest, of at most limit bytes.
+func fetchIndex(ctx context.Context, remote Remote, dgst digest.Digest, limit int64) (*Index, ocispec.Descriptor, error) {
 	if err := dgst.Validate(); err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("SOCI index %.100q: %w", dgst, err)
 	}
@@ -108,11 +121,11 @@ func fetchIndex(ctx context.Context, remote Remote, dgst digest.Digest) (*Index,
 	if desc.Digest != dgst {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("resolve SOCI index %s: got %s: %w", dgst, desc.Digest, ErrDigest)
 	}
-	return Read(ctx, remote, desc)
+	return readIndex(ctx, remote, desc, limit)
 }
 
-// findReferrer fetches the v1 index of an image manifest.
-func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*Index, ocispec.Descriptor, error) {
+// findReferrer fetches the v1 index of an image manifest, of at most limit bytes.
+func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest, limit int64) (*Index, ocispec.Descriptor, error) {
 	subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: manifest}
 	list, err := remote.Referrers(ctx, subject, MediaTypeV1)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -125,7 +138,7 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 	var firstDesc ocispec.Descriptor
 	rctx := ctx
 	for _, desc := range list[:min(len(list), maxReferrers)] {
-		x, desc, err := Read(rctx, remote, desc)
+		x, desc, err := readIndex(rctx, remote, desc, limit)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ocispec.Descriptor{}, fmt.Errorf("find SOCI index of image manifest %s: %w", manifest, ctx.Err())
@@ -154,7 +167,7 @@ func findReferrer(ctx context.Context, remote Remote, manifest digest.Digest) (*
 // same answer: not if an index could not be fetched.
 func none(manifest digest.Digest, reasons []error) error {
 	for _, err := range reasons {
-		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrDigest) && !errors.Is(err, errdefs.ErrNotFound) {
+		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrDigest) && !errors.Is(err, ErrSize) && !errors.Is(err, errdefs.ErrNotFound) {
 			return fmt.Errorf("find SOCI index of image manifest %s: %w", manifest, err)
 		}
 	}

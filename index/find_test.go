@@ -87,6 +87,18 @@ func TestFindOrder(t *testing.T) {
 		"manifest given":          {both, index.FindOptions{V2: true, Manifest: s.Bytes(both.Digest)}, v2.Digest, nil},
 		"another manifest given":  {both, index.FindOptions{V2: true, Manifest: s.Bytes(none.Digest)}, "", index.ErrDigest},
 		"an empty manifest given": {both, index.FindOptions{V2: true, Manifest: []byte{}}, "", index.ErrDigest},
+
+		"bound, v2":             {both, index.FindOptions{V1: true, V2: true, Bound: true}, v2.Digest, nil},
+		"bound, v1":             {both, index.FindOptions{V1: true, Bound: true}, "", index.ErrUnbound},
+		"bound, not named":      {none, index.FindOptions{V1: true, V2: true, Bound: true}, "", index.ErrUnbound},
+		"bound, none":           {none, index.FindOptions{V2: true, Bound: true}, "", index.ErrNone},
+		"bound, explicit":       {both, index.FindOptions{Digest: explicit.Digest, Bound: true}, "", index.ErrUnbound},
+		"bound, explicit named": {both, index.FindOptions{Digest: v2.Digest, Bound: true}, v2.Digest, nil},
+		"bound, v1 explicit":    {none, index.FindOptions{Digest: v1.Digest, V1: true, V2: true, Bound: true}, "", index.ErrUnbound},
+		"just large enough":     {both, index.FindOptions{V2: true, MaxSize: v2.Size}, v2.Digest, nil},
+		"too large":             {both, index.FindOptions{V2: true, MaxSize: v2.Size - 1}, "", index.ErrSize},
+		"too large, explicit":   {both, index.FindOptions{Digest: explicit.Digest, MaxSize: explicit.Size - 1}, "", index.ErrSize},
+		"too large, v1":         {both, index.FindOptions{V1: true, MaxSize: v1.Size - 1}, "", index.ErrNone},
 	} {
 		x, desc, err := index.Find(t.Context(), s, c.manifest.Digest, c.opts)
 		switch {

@@ -14,7 +14,12 @@ import (
 // Read fetches the index desc, verifies and decodes it. The descriptor returned has
 // the artifact type set.
 func Read(ctx context.Context, from Fetcher, desc ocispec.Descriptor) (*Index, ocispec.Descriptor, error) {
-	p, err := ReadAll(ctx, from, desc, MaxSize)
+	return readIndex(ctx, from, desc, MaxSize)
+}
+
+// readIndex is Read of an index of at most limit bytes, and MaxSize.
+func readIndex(ctx context.Context, from Fetcher, desc ocispec.Descriptor, limit int64) (*Index, ocispec.Descriptor, error) {
+	p, err := ReadAll(ctx, from, desc, min(limit, MaxSize))
 	if err != nil {
 		return nil, ocispec.Descriptor{}, fmt.Errorf("read SOCI index: %w", err)
 	}
