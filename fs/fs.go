@@ -54,6 +54,8 @@ type Options struct {
 	ReadAhead int64
 	// MaxTreeMemory is how many bytes the file trees of all layers may take; 0 means 1 GiB.
 	MaxTreeMemory int64
+	// Patience is how long requests wait for a layer of FS.Expect; 0 means 60 s.
+	Patience time.Duration
 	// OnRequest is called for each request of the kernel, before it is served. It must
 	// be fast and safe for concurrent use.
 	OnRequest func()
@@ -104,6 +106,8 @@ type FS struct {
 	wg     sync.WaitGroup
 	stats  counters
 	trees  budget
+
+	expected expected
 
 	aheadPath string     // where the kernel has its readahead, if known; set by mount
 	aheadMu   sync.Mutex // guards ahead, and what it says of the kernel
@@ -161,6 +165,9 @@ func Mount(dir string, opts Options) (*FS, error) {
 	if opts.MaxTreeMemory <= 0 {
 		opts.MaxTreeMemory = DefaultMaxTreeMemory
 	}
+	if opts.Patience <= 0 {
+		opts.Patience = DefaultPatience
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
@@ -193,8 +200,8 @@ func Mount(dir string, opts Options) (*FS, error) {
 func (f *FS) Origin() Origin { return f.origin }
 
 // Begin answers requests of a mount that was taken over, those first that the process
-// before did not answer. What is not attached by then is not there. On other mounts it
-// does nothing.
+// before did not answer. What is neither attached by then nor expected is not there. On
+// other mounts it does nothing.
 func (f *FS) Begin() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -263,6 +270,7 @@ func (f *FS) attach(l *layer) (err error) {
 	}
 	t.slots[l.slot], t.names[l.name] = l, l
 	f.store(t)
+	f.expected.arrived(l.name)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 // notifications: that a name is gone, that an inode has changed, and that what was not
 // answered is to be delivered again.
 const (
+	opLookup      = 1
 	opForget      = 2
 	opRead        = 15
 	opInit        = 26
@@ -240,6 +241,9 @@ func (s *server) serveOne(w *worker, n int) {
 	op := w.request().Opcode
 	if note := s.f.opts.OnRequest; note != nil && op != opForget && op != opBatchForget {
 		note()
+	}
+	if !s.await(w, n) {
+		return
 	}
 	switch {
 	case s.f.opts.Debug: // go-fuse logs what passes through it

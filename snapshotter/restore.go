@@ -6,11 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"runtime/debug"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -62,8 +61,9 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 	for _, r := range remote {
 		s.remote[r.name] = r
 		g.Go(func() error {
-			if err := s.restoreSnapshot(r); err != nil {
+			if err := contained(func() error { return s.restoreSnapshot(r) }); err != nil {
 				s.opts.Log.Error("restore snapshot", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+				s.expect(r)
 			}
 			return nil
 		})
@@ -83,6 +83,32 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 	}
 	s.sweep()
 	return nil
+}
+
+// expect has those who use the layer of r, which is not served yet, wait for it.
+func (s *Snapshotter) expect(r *remoteSnapshot) {
+	l, _ := r.served()
+	if l == nil || s.ports.expect == nil {
+		return
+	}
+	var slot uint32 // 0 where it is not known any more: those who ask by name wait at least
+	if st, err := s.layers.states.loadState(l.key); err == nil {
+		slot = st.Slot
+	}
+	if err := s.ports.expect(l.key, slot); err != nil {
+		s.opts.Log.Warn("who uses the layer does not wait for it", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+	}
+}
+
+// contained runs f, and makes an error of its panic: what one layer has on disk is to keep
+// no other from being served, at this start and all that follow.
+func contained(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("internal error: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // unfinished is an active snapshot that was about to become a lazy one.
@@ -122,24 +148,6 @@ func (s *Snapshotter) scan(ctx context.Context) (remote []*remoteSnapshot, undo 
 		return err
 	})
 	return remote, undo, err
-}
-
-// repairAll has the layers served that could not be restored, from the registry: those
-// who use the mount that was taken over may need them, and will not ask this snapshotter.
-func (s *Snapshotter) repairAll() {
-	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.remote))
-	s.mu.Unlock()
-	for _, r := range all {
-		if l, _ := r.served(); l != nil && l.attached() {
-			continue
-		}
-		s.tasks.run(func(ctx context.Context) {
-			if err := s.repair(ctx, r); err != nil {
-				s.opts.Log.Error("repair snapshot", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
-			}
-		})
-	}
 }
 
 // logLost names what ran, as far as can be known, on a mount that is lost: the active
@@ -286,61 +294,4 @@ func (s *Snapshotter) remotes(names []string) []*remoteSnapshot {
 		}
 	}
 	return rs
-}
-
-// repair serves the snapshot's layer if it is not being served: from disk, or
-// else from the registry.
-func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed || r.layer != nil && r.layer.attached() {
-		return nil
-	}
-	if r.layer != nil {
-		if path, err := s.layers.restore(r.layer); err == nil {
-			return s.relink(r, path)
-		}
-	}
-	if r.refErr != nil {
-		return r.refErr
-	}
-	p := &preparation{ref: r.ref}
-	if err := s.decide(ctx, p); err != nil {
-		return err
-	}
-	return s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
-}
-
-// reopen serves the snapshot r with the zTOC toc of p. The caller holds r.mu.
-func (s *Snapshotter) reopen(ctx context.Context, r *remoteSnapshot, p *preparation, toc []byte) error {
-	l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
-	path, err := s.layers.create(l, p.layerState(), toc)
-	if err == nil {
-		err = s.relink(r, path)
-	}
-	if err == nil {
-		err = s.labelZTOC(ctx, r.name, p.ztoc)
-	}
-	old := l
-	if err == nil {
-		old, r.layer = r.layer, l
-	}
-	if old != nil {
-		err = errors.Join(err, s.layers.release(old))
-	}
-	if err == nil {
-		s.opts.Log.Info("repaired snapshot", "key", r.name, "layer", p.layer.Digest.String(), "format", string(l.servedFrom()))
-	}
-	return err
-}
-
-// labelZTOC records which zTOC the lazy snapshot name is served with.
-func (s *Snapshotter) labelZTOC(ctx context.Context, name string, ztoc digest.Digest) error {
-	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
-		_, err := storage.UpdateInfo(ctx, snapshots.Info{
-			Name:   name,
-			Labels: map[string]string{labelZTOC: ztoc.String(), labelRemote: labelRemoteValue},
-		}, "labels."+labelZTOC, "labels."+labelRemote)
-		return err
-	})
 }

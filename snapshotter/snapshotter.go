@@ -53,6 +53,8 @@ type Options struct {
 	Unpacks       int           // layers downloaded and unpacked before containerd asks for them, at once; 0 means 3
 	MaxUnpacked   int64         // uncompressed bytes of such layers that containerd has not asked for yet; 0 means 1 GiB
 
+	Policy Policy // of what may be lazy
+
 	FS    fs.Options   // of the mount; Log, StateDir, UserXattr and OnRequest are set by New
 	Spans span.Options // of the span store
 
@@ -78,6 +80,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MinLayerSize < 0 || o.LookupTimeout < 0 || o.Workers < 0 || o.Unpacks < 0 || o.MaxUnpacked < 0 {
 		return o, errors.New("MinLayerSize, LookupTimeout, Workers, Unpacks and MaxUnpacked may not be negative")
+	}
+	if err := o.Policy.validate(); err != nil {
+		return o, err
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -148,8 +153,9 @@ type overlaySnapshotter interface {
 // ports are the parts that tests replace.
 type ports struct {
 	mount   mounter
-	begin   func() error // serves what mount was told of; nil: it does already
-	unmount func() error // ends that
+	begin   func() error                         // serves what mount was told of; nil: it does already
+	expect  func(name string, slot uint32) error // has requests wait for a layer; nil: there are none before begin
+	unmount func() error                         // ends that
 	spans   spanStore
 	repos   repositories
 }
@@ -194,7 +200,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		return nil, err
 	}
 	undo = append(undo, m.Close)
-	s, err := newSnapshotter(ctx, opts, ms, ports{mount: m, begin: m.Begin, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
+	s, err := newSnapshotter(ctx, opts, ms, ports{mount: m, begin: m.Begin, expect: m.Expect, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
 	if err != nil {
 		return nil, err
 	}
@@ -268,14 +274,14 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		remote: make(map[string]*remoteSnapshot),
 		hints:  newHints(),
 		layers: &layers{
-			states: stateDir(states), mount: p.mount, spans: p.spans, repos: p.repos,
+			states: stateDir(states), policy: opts.Policy, mount: p.mount, spans: p.spans, repos: p.repos,
 			spansDir: spansDir(opts.Root),
 			wholeDir: wholeDir,
 			m:        make(map[string]*layer),
 			fills:    &fills{opts: opts.Background, tasks: t, log: opts.Log, tell: opts.OnCompletion, after: time.After},
 		},
 		images: &images{
-			repos: p.repos, workers: opts.Workers, timeout: opts.LookupTimeout,
+			repos: p.repos, policy: opts.Policy, workers: opts.Workers, timeout: opts.LookupTimeout,
 			log: opts.Log, observe: opts.OnOperation, tasks: t, flights: make(map[imageKey]*flight),
 		},
 	}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/fs/hold"
+	"github.com/seekoci/seekoci/fs/span"
+)
+
+// resumed is a daemon in this process that has taken over the mount and expects its layer.
+func (h home) resumed(t *testing.T, patience time.Duration) (*FS, *hold.Client) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	c, err := hold.Open(t.Context(), hold.Options{Dir: h.holder(), Log: log, Grace: 20 * time.Millisecond})
+	must(t, err)
+	f, err := Mount(h.mnt(), Options{StateDir: filepath.Join(string(h), "state"), Log: log, Holder: c, Patience: patience})
+	must(t, err)
+	p, err := os.ReadFile(filepath.Join(string(h), "layers", "0", "slot"))
+	must(t, err)
+	slot, err := strconv.ParseUint(string(p), 10, 32)
+	must(t, err)
+	must(t, f.Expect("0", uint32(slot)))
+	must(t, f.Begin())
+	return f, c
+}
+
+// TestExpect takes over a mount with a layer that cannot be served yet: who uses it waits
+// for it, in whatever way, and who is killed meanwhile need not.
+func TestExpect(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	d := h.start(t, "never", Fresh)
+	dir := filepath.Join(h.mnt(), "0")
+	for _, known := range []string{"read", "direct", "fault", "sub", "list", "link"} {
+		must(t, exec.Command("stat", filepath.Join(dir, known)).Run())
+	}
+	d.kill(t)
+	f, keeper := h.resumed(t, time.Hour)
+	for kind, c := range startWaiters(t, dir) {
+		until(t, func() bool { return waiting(t, c) })
+		must(t, c.Process.Kill())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: waits on, killed as it is", kind)
+		}
+	}
+	all := startWaiters(t, dir)
+	for _, c := range all {
+		until(t, func() bool { return waiting(t, c) })
+	}
+	// They are left to the next one.
+	must(t, errors.Join(f.Close(), keeper.Close()))
+	f, keeper = h.resumed(t, time.Hour)
+	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
+	must(t, err)
+	must(t, h.attach(t.Context(), f, s, nil))
+	for kind, c := range all {
+		if err := c.Wait(); err != nil {
+			t.Errorf("%s: %v, %s", kind, err, c.Stderr)
+		}
+	}
+	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
+}
+
+// TestExpectLate has a layer come too late for those who wait for it, but not for others.
+func TestExpectLate(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	h.start(t, "never", Fresh).kill(t)
+	dir := filepath.Join(h.mnt(), "0")
+	f, keeper := h.resumed(t, 300*time.Millisecond)
+	for range 2 { // until then, and after it
+		for kind, c := range startWaiters(t, dir) {
+			if err := c.Wait(); err == nil || !strings.Contains(fmt.Sprint(c.Stderr), unix.EIO.Error()) {
+				t.Errorf("%s: %v, %s", kind, err, c.Stderr)
+			}
+		}
+	}
+	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
+	must(t, err)
+	must(t, h.attach(t.Context(), f, s, nil))
+	for _, kind := range waiters {
+		must(t, command(t, "wait", kind, dir).Run())
+	}
+	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/opencontainers/go-digest"
+)
+
+// The waits between two tries to repair a layer that somebody may be waiting for.
+const (
+	repairMin = time.Second
+	repairMax = time.Minute
+)
+
+// repairAll has the layers served that could not be restored, from the registry: those
+// who use the mount that was taken over may need them, and will not ask this snapshotter.
+func (s *Snapshotter) repairAll() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.remote))
+	s.mu.Unlock()
+	for _, r := range all {
+		if l, _ := r.served(); l != nil && l.attached() {
+			continue
+		}
+		s.tasks.run(func(ctx context.Context) { s.repairUntil(ctx, r, time.After) })
+	}
+}
+
+// repairUntil repairs the snapshot, however often that takes: the registry may be away.
+// after is time.After.
+func (s *Snapshotter) repairUntil(ctx context.Context, r *remoteSnapshot, after func(time.Duration) <-chan time.Time) {
+	for wait := repairMin; ; wait = min(2*wait, repairMax) {
+		err := contained(func() error { return s.repair(ctx, r) })
+		if err == nil || ctx.Err() != nil || r.refErr != nil && errors.Is(err, r.refErr) {
+			return // the last: what its labels lack does not come back
+		}
+		s.opts.Log.Error("repair snapshot", "key", r.name, "layer", r.ref.Layer.String(), "again_in", wait, "error", err)
+		select {
+		case <-after(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// repair serves the snapshot's layer if it is not being served: from disk, or
+// else from the registry.
+func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.layer != nil && r.layer.attached() {
+		return nil
+	}
+	if r.layer != nil {
+		if path, err := s.layers.restore(r.layer); err == nil {
+			return s.relink(r, path)
+		}
+	}
+	if r.refErr != nil {
+		return r.refErr
+	}
+	p := &preparation{ref: r.ref}
+	if err := s.decide(ctx, p); err != nil {
+		return err
+	}
+	return s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
+}
+
+// reopen serves the snapshot r with the zTOC toc of p. The caller holds r.mu.
+func (s *Snapshotter) reopen(ctx context.Context, r *remoteSnapshot, p *preparation, toc []byte) error {
+	l := s.layers.acquire(layerKey(p.layer.Digest, p.ztoc))
+	path, err := s.layers.create(l, p.layerState(), toc)
+	if err == nil {
+		err = s.relink(r, path)
+	}
+	if err == nil {
+		err = s.labelZTOC(ctx, r.name, p.ztoc)
+	}
+	old := l
+	if err == nil {
+		old, r.layer = r.layer, l
+	}
+	if old != nil {
+		err = errors.Join(err, s.layers.release(old))
+	}
+	if err == nil {
+		s.opts.Log.Info("repaired snapshot", "key", r.name, "layer", p.layer.Digest.String(), "format", string(l.servedFrom()))
+	}
+	return err
+}
+
+// labelZTOC records which zTOC the lazy snapshot name is served with.
+func (s *Snapshotter) labelZTOC(ctx context.Context, name string, ztoc digest.Digest) error {
+	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := storage.UpdateInfo(ctx, snapshots.Info{
+			Name:   name,
+			Labels: map[string]string{labelZTOC: ztoc.String(), labelRemote: labelRemoteValue},
+		}, "labels."+labelZTOC, "labels."+labelRemote)
+		return err
+	})
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/fs"
+	"github.com/seekoci/seekoci/fs/span"
+)
+
+// TestRepairUntil has a daemon start with a layer whose zTOC is lost and a registry that
+// is away: requests are told to wait for it, in its slot, and it is tried until it works.
+func TestRepairUntil(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/app:1", 1, 2).build(t, -1)
+	f.prepareAll(i)
+	slots := f.slots(i)
+	fakes := f.ports
+	var mu sync.Mutex
+	expected := map[string]uint32{}
+	f.ports = func() ports {
+		p := fakes()
+		p.expect = func(name string, slot uint32) error {
+			mu.Lock()
+			defer mu.Unlock()
+			expected[name] = slot
+			return nil
+		}
+		return p
+	}
+	f.restart(func() {
+		check(t, os.WriteFile(f.layers.states.path(i.key(0), "ztoc"), []byte("x"), 0o600))
+		m.setHook(func(context.Context, string, digest.Digest) error { return errInjected })
+	})
+	if len(expected) != 1 || expected[i.key(0)] != slots[0] {
+		t.Errorf("expected are %v, want %s in %d", expected, i.key(0), slots[0])
+	}
+	f.mu.Lock()
+	r := f.remote[i.chains[0].String()]
+	f.mu.Unlock()
+	var waits []time.Duration
+	f.repairUntil(t.Context(), r, func(d time.Duration) <-chan time.Time {
+		if waits = append(waits, d); len(waits) == 9 {
+			failOn(m, "", "")
+		}
+		now := make(chan time.Time, 1)
+		now <- time.Time{}
+		return now
+	})
+	if len(waits) != 9 || waits[0] != repairMin || waits[1] != 2*repairMin || waits[8] != repairMax {
+		t.Errorf("waits are %v", waits)
+	}
+	f.checkServed(i)
+	if now := f.slots(i); now[0] != slots[0] {
+		t.Errorf("slots are %v, were %v", now, slots)
+	}
+
+	// A stop ends it.
+	f.restart(func() {
+		check(t, os.WriteFile(f.layers.states.path(i.key(0), "ztoc"), []byte("x"), 0o600))
+		m.setHook(func(context.Context, string, digest.Digest) error { return errInjected })
+	})
+	f.mu.Lock()
+	r = f.remote[i.chains[0].String()]
+	f.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	f.repairUntil(ctx, r, func(time.Duration) <-chan time.Time { cancel(); return nil })
+	failOn(m, "", "")
+}
+
+// panicMount is a mount to which no layer of a name can be attached without a panic.
+type panicMount struct {
+	mounter
+	name string
+}
+
+func (p panicMount) Attach(name string, slot uint32, toc fs.TOC, data *span.Layer) (fs.Attached, error) {
+	if strings.HasPrefix(name, p.name) {
+		panic("a layer that cannot be")
+	}
+	return p.mounter.Attach(name, slot, toc, data)
+}
+
+// TestRestorePanics has the restoring of one layer panic: the others are served.
+func TestRestorePanics(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
+	other := newImage(t, m, "registry.test/other:1", 3).build(t, -1)
+	f.prepareAll(i)
+	f.prepareAll(other)
+	fakes := f.ports
+	f.ports = func() ports {
+		p := fakes()
+		p.mount = panicMount{p.mount, i.key(0)}
+		return p
+	}
+	f.restart(func() {})
+	if n := len(f.Layers()); n != 1 {
+		t.Errorf("%d layers are served, want 1", n)
+	}
+	f.ports = fakes
+	f.restart(func() {})
+	f.checkServed(i)
+	f.checkServed(other)
+}
