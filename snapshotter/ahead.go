@@ -30,6 +30,9 @@ func (s *images) fetchAhead(img *image, first digest.Digest) {
 	var list []*content
 	for _, l := range img.layers[n:] {
 		for _, d := range wanted(img.index, l.Digest) {
+			if isZTOC(d) && d.Size > s.policy.zTOCSize() {
+				continue
+			}
 			if c := img.expect(l.Digest, d); c != nil {
 				list = append(list, c)
 			}
@@ -122,7 +125,7 @@ func (s *images) artifact(ctx context.Context, img *image, layer digest.Digest, 
 // fetch fetches an artifact of a layer.
 func (s *images) fetch(ctx context.Context, repo repository, layer digest.Digest, desc ocispec.Descriptor) ([]byte, error) {
 	start := time.Now()
-	what, limit := "zTOC", int64(maxZTOCSize)
+	what, limit := "zTOC", s.policy.zTOCSize()
 	switch desc.MediaType {
 	case index.MediaTypeProfile:
 		what, limit = "profile", index.MaxProfileSize

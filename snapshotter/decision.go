@@ -33,6 +33,7 @@ const (
 	ReasonLabels       Reason = "labels"          // fallback: a label is missing or malformed
 	ReasonLookup       Reason = "lookup"          // fallback: the image's manifest, config or index cannot be had
 	ReasonNoIndex      Reason = "no-index"        // fallback: the image has no SOCI index
+	ReasonUnbound      Reason = "unbound-index"   // fallback: Policy.BoundIndex, and the image manifest names no index
 	ReasonNotInImage   Reason = "not-in-image"    // fallback: the manifest has no such layer at the target's place
 	ReasonNoZTOC       Reason = "no-ztoc"         // the index has no zTOC for the layer
 	ReasonSmall        Reason = "small"           // smaller than Options.MinLayerSize
@@ -42,6 +43,7 @@ const (
 	ReasonDiffID       Reason = "diffid-mismatch" // with this zTOC the layer was not what the image says, or other images say
 	ReasonMount        Reason = "mount"           // the layer cannot be attached to the mount
 	ReasonImplied      Reason = "implied-dir"     // a directory without an entry of its own is special in a layer below
+	ReasonLimit        Reason = "limit"           // the index, the zTOC or the layer is larger than the Policy lets it be; fallback for index and layer
 	ReasonUnpack       Reason = "unpack"          // fallback: the layer was to be local, and could not be unpacked
 	ReasonPrepare      Reason = "prepare-failed"  // the lazy snapshot could not be made
 )

@@ -112,6 +112,20 @@ func decisionCases() []decisionCase {
 				d.Size = maxZTOCSize + 1
 				i.bindIndex(t, d)
 			}},
+		{name: "policy in full", kind: Lazy, opts: Options{Policy: Policy{
+			BoundIndex: true, MaxIndexSize: 1 << 20, MaxZTOCSize: 1 << 20, MaxFiles: 1000, MaxLayerSize: 1 << 24, MaxExpansion: 1000}}},
+		{name: "index not bound", kind: Fallback, reason: ReasonUnbound,
+			opts: Options{Discover: []index.Version{index.V1, index.V2}, Policy: Policy{BoundIndex: true}},
+			spoil: func(_ *testing.T, _ *fixture, i *testImage) {
+				i.desc = i.m.putJSON(ocispec.MediaTypeImageManifest, i.manifest)
+			}, err: "does not name the SOCI index"},
+		{name: "explicit index not bound", kind: Fallback, reason: ReasonUnbound, opts: Options{Policy: Policy{BoundIndex: true}},
+			spoil: func(_ *testing.T, f *fixture, i *testImage) { f.explicit = i.desc.Digest }, err: "does not name the SOCI index"},
+		{name: "index larger than the policy", kind: Fallback, reason: ReasonLimit, opts: Options{Policy: Policy{MaxIndexSize: 100}}},
+		{name: "zTOC larger than the policy", kind: Local, reason: ReasonLimit, opts: Options{Policy: Policy{MaxZTOCSize: 100}}, err: "more than 100"},
+		{name: "more files than the policy", kind: Local, reason: ReasonLimit, opts: Options{Policy: Policy{MaxFiles: 5}}, err: "files, more than 5"},
+		{name: "layer larger than the policy", kind: Fallback, reason: ReasonLimit, opts: Options{Policy: Policy{MaxLayerSize: 512}}, err: "more than 512"},
+		{name: "layer expands more than the policy", kind: Fallback, reason: ReasonLimit, opts: Options{Policy: Policy{MaxExpansion: 1}}, err: "more than 1 for each of"},
 		{name: "zTOC of another size", kind: Local, reason: ReasonZTOCFetch,
 			spoil: func(_ *testing.T, _ *fixture, i *testImage) {
 				i.m.blobs[i.index.Layers[0].Digest] = []byte("swapped")

@@ -62,6 +62,7 @@ type image struct {
 type images struct {
 	repos    repositories
 	find     index.FindOptions
+	policy   Policy
 	workers  int
 	timeout  time.Duration
 	log      *slog.Logger
@@ -218,9 +219,10 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref LayerRef) error {
 	find := s.find
 	find.Digest, find.Manifest = ref.Index, manifest
+	find.Bound, find.MaxSize = s.policy.BoundIndex, s.policy.MaxIndexSize
 	start := time.Now()
 	x, desc, err := index.Find(ctx, img.repo.remote, ref.Manifest, find)
-	if errors.Is(err, index.ErrNone) {
+	if errors.Is(err, index.ErrNone) || ruledOut(err) {
 		img.none = s.notFound(err)
 		return nil
 	}
@@ -237,6 +239,9 @@ func (s *images) findIndex(ctx context.Context, img *image, manifest []byte, ref
 // notFound adds to err, which says that there is no index, where it was not
 // looked for, and what makes the daemon look there.
 func (s *images) notFound(err error) error {
+	if ruledOut(err) {
+		return err
+	}
 	for v, on := range []bool{index.V1: s.find.V1, index.V2: s.find.V2} {
 		if v > 0 && !on {
 			err = fmt.Errorf("%w; v%[2]d discovery is off, config.toml turns it on: [pull_modes.soci_v%[2]d] enable = true", err, v)

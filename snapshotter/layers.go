@@ -32,6 +32,7 @@ type spanStore interface {
 // layers is the set of the node's lazily served layers.
 type layers struct {
 	states   stateDir
+	policy   Policy
 	mount    mounter
 	spans    spanStore
 	spansDir string // of spans
@@ -139,6 +140,9 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 		return "", local(ReasonDiffID, errMismatch)
 	}
 	z, err := parseZTOC(toc, st)
+	if err == nil {
+		err = s.policy.check(z)
+	}
 	if err != nil {
 		return "", err
 	}

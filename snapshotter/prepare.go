@@ -167,7 +167,7 @@ func (s *Snapshotter) decide(ctx context.Context, p *preparation) error {
 		return fallback(ReasonLookup, err)
 	}
 	if img.index == nil {
-		return fallback(ReasonNoIndex, img.none)
+		return fallback(withoutIndex(img.none), img.none)
 	}
 	n, err := img.find(p.ref)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *Snapshotter) candidates(img *image, n int) ([]ocispec.Descriptor, error
 	if size := img.layers[n].Size; size < s.opts.MinLayerSize {
 		return nil, local(ReasonSmall, fmt.Errorf("%d bytes are less than %d", size, s.opts.MinLayerSize))
 	}
-	return z, nil
+	return s.opts.Policy.listed(z)
 }
 
 // serve has open serve the layer of p with the preferred one of its zTOCs, or if
