@@ -66,10 +66,10 @@ type Stats struct {
 // Client is a daemon's side of a holder. It is safe for concurrent use.
 type Client struct {
 	opts Options
-	dir  int // the directory
 	buf  []byte
 
 	mu     sync.Mutex // serialises exchanges; guards what follows
+	dir    int        // the directory; -1: none
 	conn   int        // -1: none
 	number int        // of the connection
 	hello  bool       // the holder was told that we are the daemon
@@ -100,21 +100,16 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 	if opts.Grace <= 0 {
 		opts.Grace = DefaultGrace
 	}
-	c := &Client{opts: opts, conn: -1, old: held{fd: -1}, now: held{fd: -1}, buf: make([]byte, maxMessage)}
-	var err error
-	if c.dir, err = openDir(opts.Dir); err == nil {
-		c.mu.Lock()
-		err = c.connect()
-		c.mu.Unlock()
-		if err != nil && opts.Store != nil && !errors.Is(err, ErrUnreachable) {
-			opts.Log.Warn("there is no holder, the mount is in systemd's store only", "error", err)
-			err = nil
-		}
-		if err != nil {
-			unix.Close(c.dir)
-		}
+	c := &Client{opts: opts, dir: -1, conn: -1, old: held{fd: -1}, now: held{fd: -1}, buf: make([]byte, maxMessage)}
+	c.mu.Lock()
+	err := c.connect()
+	c.mu.Unlock()
+	if err != nil && opts.Store != nil && !errors.Is(err, ErrUnreachable) {
+		opts.Log.Warn("there is no holder, the mount is in systemd's store only", "error", err)
+		err = nil
 	}
 	if err != nil {
+		closeFd(c.dir)
 		return nil, fmt.Errorf("open holder in %s: %w", opts.Dir, err)
 	}
 	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))

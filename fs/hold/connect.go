@@ -109,7 +109,13 @@ func (c *Client) insist(f func() error) error {
 // connect connects to the holder, which is started if need be. The caller holds c.mu.
 func (c *Client) connect() error {
 	c.number++
-	var err error
+	// Anew: it may have been deleted, and the holder has made it again.
+	dir, err := openDir(c.opts.Dir)
+	if err != nil {
+		return err
+	}
+	closeFd(c.dir)
+	c.dir = dir
 	if c.conn, err = dial(c.dir); err == nil {
 		return c.limit()
 	}

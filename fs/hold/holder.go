@@ -27,7 +27,12 @@ const (
 // holder is the process that holds a mount.
 type holder struct {
 	dir    int
+	lock   int    // of dir
+	path   string // of dir; "" if it is not known
+	notes  int    // inotify's: of what becomes of dir; -1: none
 	listen int
+	again  time.Time // when to look for dir again: it could not be made
+	deaf   time.Time // until when no connections are taken: there is no room for one
 	conns  []int
 	daemon int // of conns; -1: none
 	fd     int // the mount; -1: none
@@ -75,26 +80,40 @@ func serve(dir int, stay Lifetime, ready func()) error {
 	signal.Ignore(unix.SIGPIPE)
 	debug.SetMemoryLimit(memoryLimit)
 	_ = os.WriteFile("/proc/self/comm", []byte("soci-holder"), 0)
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0) // where that is allowed
-	if err := lock(dir); err != nil {
+	spare()
+	locked, err := lock(dir)
+	if err != nil {
 		return err
 	}
 	l, err := listen(dir)
 	if err != nil {
 		return err
 	}
+	h := &holder{dir: dir, lock: locked, listen: l, daemon: -1, fd: -1, stay: stay == Stay, began: time.Now(), grace: idleGrace, limit: DefaultGuard, buf: make([]byte, maxMessage)}
+	h.look()
 	ready()
-	h := &holder{dir: dir, listen: l, daemon: -1, fd: -1, stay: stay == Stay, began: time.Now(), grace: idleGrace, limit: DefaultGuard, buf: make([]byte, maxMessage)}
 	return h.run()
+}
+
+// spare has the kernel kill others first when memory runs out, the daemon among them, where
+// that is allowed: of those with -1000 none is killed.
+func spare() {
+	for _, score := range []string{"-1000", "-999"} {
+		if os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0) == nil {
+			return
+		}
+	}
 }
 
 // run runs until there is no use in it.
 func (h *holder) run() error {
 	for !h.useless(time.Now()) {
-		if h.daemon < 0 {
-			h.listenOn()
+		now := time.Now()
+		h.listenOn(now)
+		fds := []unix.PollFd{{Fd: int32(h.listen), Events: unix.POLLIN}, {Fd: int32(h.notes), Events: unix.POLLIN}}
+		if now.Before(h.deaf) {
+			fds[0].Fd = -1 // of which poll says nothing
 		}
-		fds := []unix.PollFd{{Fd: int32(h.listen), Events: unix.POLLIN}}
 		for _, c := range h.conns {
 			fds = append(fds, unix.PollFd{Fd: int32(c), Events: unix.POLLIN})
 		}
@@ -109,13 +128,16 @@ func (h *holder) run() error {
 			return os.NewSyscallError("poll", err)
 		}
 		// Daemons first: where one is, the guard is to take no more requests.
-		for _, p := range fds[1 : 1+len(h.conns)] {
+		for _, p := range fds[2 : 2+len(h.conns)] {
 			if c := int(p.Fd); p.Revents != 0 && slices.Contains(h.conns, c) {
 				h.serveConn(c)
 			}
 		}
 		if fds[0].Revents != 0 {
-			h.accept()
+			h.accept(time.Now())
+		}
+		if fds[1].Revents != 0 {
+			h.noted()
 		}
 		if h.guarding() {
 			h.watch(fds[len(fds)-1])
@@ -137,19 +159,6 @@ func (h *holder) patience() time.Duration {
 	return firstWait
 }
 
-// listenOn makes the socket's file again if somebody has deleted it: the next daemon could
-// neither connect nor have another holder.
-func (h *holder) listenOn() {
-	var st unix.Stat_t
-	if unix.Fstatat(h.dir, socketName, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT {
-		return
-	}
-	if l, err := listen(h.dir); err == nil {
-		unix.Close(h.listen)
-		h.listen = l
-	}
-}
-
 func (h *holder) guarding() bool { return h.guard != nil && h.guard.on }
 
 // timeout returns for how many milliseconds there is nothing to do, -1 for ever.
@@ -159,6 +168,11 @@ func (h *holder) timeout(now time.Time) int {
 		d = h.guard.next(now)
 	} else if !h.stay && h.fd < 0 && len(h.conns) == 0 {
 		d = max(0, h.patience()-now.Sub(h.began))
+	}
+	for _, at := range []time.Time{h.deaf, h.again} {
+		if left := at.Sub(now); left > 0 && (d < 0 || left < d) {
+			d = left
+		}
 	}
 	if d < 0 {
 		return -1
@@ -178,9 +192,16 @@ func (h *holder) watch(p unix.PollFd) {
 	}
 }
 
+// deafFor is how long no connections are taken once there was no room for one. Poll
+// would say at once that it is still there.
+const deafFor = 100 * time.Millisecond
+
 // accept takes a connection.
-func (h *holder) accept() {
+func (h *holder) accept(now time.Time) {
 	c, _, err := unix.Accept4(h.listen, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
+		h.deaf = now.Add(deafFor)
+	}
 	if err != nil {
 		return
 	}

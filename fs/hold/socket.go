@@ -76,20 +76,20 @@ func listen(dir int) (int, error) {
 // errLocked says that the directory has a holder.
 var errLocked = errors.New("there is another holder")
 
-// lock takes the lock of the directory, for as long as the process lives.
-func lock(dir int) error {
+// lock takes the lock of the directory, for as long as the descriptor is open.
+func lock(dir int) (int, error) {
 	fd, err := unix.Openat(dir, lockName, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return os.NewSyscallError("open", err)
+		return -1, os.NewSyscallError("open", err)
 	}
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		unix.Close(fd)
 		if err == unix.EWOULDBLOCK {
-			return errLocked
+			return -1, errLocked
 		}
-		return os.NewSyscallError("flock", err)
+		return -1, os.NewSyscallError("flock", err)
 	}
-	return nil
+	return fd, nil
 }
 
 // checkPeer returns an error if the other side is another user.
