@@ -166,8 +166,11 @@ var (
 
 // complete fetches what is missing of a layer and verifies the whole.
 func (s *fills) complete(ctx context.Context, f *fill) {
-	c := Completion{Layer: f.layer}
-	c.Result, c.Err = s.verify(ctx, f)
+	c := Completion{Layer: f.layer, Result: Failed}
+	c.Err = contained(func() (err error) {
+		c.Result, err = s.verify(ctx, f)
+		return err
+	})
 	if ctx.Err() != nil || errors.Is(c.Err, span.ErrClosed) {
 		return // nobody wants it any more
 	}

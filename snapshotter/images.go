@@ -128,7 +128,10 @@ func (s *images) start(ctx context.Context, key imageKey, ref LayerRef) *flight 
 	s.flights[key] = f
 	s.inflight.Go(func() {
 		defer cancel()
-		f.img, f.err = s.lookup(fctx, ref)
+		f.err = contained(func() (err error) {
+			f.img, err = s.lookup(fctx, ref)
+			return err
+		})
 		s.mu.Lock()
 		if s.flights[key] == f {
 			delete(s.flights, key)
@@ -198,12 +201,12 @@ func (s *images) lookup(ctx context.Context, ref LayerRef) (*image, error) {
 	img.layers = manifest.Layers
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := img.readConfig(gctx, manifest.Config); err != nil {
+		if err := contained(func() error { return img.readConfig(gctx, manifest.Config) }); err != nil {
 			return fmt.Errorf("fetch config %s of %q: %w", manifest.Config.Digest, ref.Image, err)
 		}
 		return nil
 	})
-	g.Go(func() error { return s.findIndex(gctx, img, raw, ref) })
+	g.Go(func() error { return contained(func() error { return s.findIndex(gctx, img, raw, ref) }) })
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}

@@ -4,12 +4,14 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/seekoci/seekoci/fs"
@@ -112,4 +114,51 @@ func TestRestorePanics(t *testing.T) {
 	f.restart(func() {})
 	f.checkServed(i)
 	f.checkServed(other)
+}
+
+// TestFillPanics has the completion of one layer panic: it is tried again, and the others
+// are completed.
+func TestFillPanics(t *testing.T) {
+	s, told, clock := newFills(t, Background{})
+	tries := 0
+	s.add(&fill{diffID: digest.FromString("x"), check: func(context.Context) error {
+		if tries++; tries == 1 {
+			panic("a TOC that cannot be")
+		}
+		return nil
+	}, data: &fakeLayer{sound, "x"}})
+	if got := <-told; got.Result != Failed || !errors.Is(got.Err, errPanic) || !strings.Contains(got.Err.Error(), "TestFillPanics") {
+		t.Errorf("completion %+v", got)
+	}
+	s.add(&fill{data: &fakeLayer{sound, "y"}})
+	if got := <-told; got.Result != Unverifiable {
+		t.Errorf("completion of another %+v", got)
+	}
+	clock <- time.Time{}
+	if got := <-told; got.Result != Verified {
+		t.Errorf("completion %+v", got)
+	}
+}
+
+// TestLookupPanics has the lookup of an image panic, at each of its steps: containerd gets
+// an error, and the next lookup is as if there had been none.
+func TestLookupPanics(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
+	for _, op := range []string{"resolve", "referrers", "fetch"} {
+		m.setHook(func(_ context.Context, got string, _ digest.Digest) error {
+			if got == op {
+				panic("an image that cannot be")
+			}
+			return nil
+		})
+		if _, err := f.prepare(i, 0); errdefs.IsAlreadyExists(err) {
+			t.Errorf("%s: prepared: %v", op, err)
+		}
+		check(t, f.Remove(testContext(t), "extract-"+i.name+" "+i.chains[0].String()))
+	}
+	failOn(m, "", "")
+	f.prepareAll(i)
+	f.checkServed(i)
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -98,17 +97,6 @@ func (s *Snapshotter) expect(r *remoteSnapshot) {
 	if err := s.ports.expect(l.key, slot); err != nil {
 		s.opts.Log.Warn("who uses the layer does not wait for it", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
 	}
-}
-
-// contained runs f, and makes an error of its panic: what one layer has on disk is to keep
-// no other from being served, at this start and all that follow.
-func contained(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("internal error: %v\n%s", v, debug.Stack())
-		}
-	}()
-	return f()
 }
 
 // unfinished is an active snapshot that was about to become a lazy one.

@@ -215,7 +215,7 @@ func (s *stage) unpack(ctx context.Context, l *staged) {
 	dir := filepath.Join(s.dir, strconv.FormatInt(s.number.Add(1), 10))
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
-		err = s.unpackTo(ctx, l, dir)
+		err = contained(func() error { return s.unpackTo(ctx, l, dir) })
 	}
 	if err == nil {
 		l.dir = dir
