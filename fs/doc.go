@@ -83,6 +83,12 @@
 //   - The mount is neither nosuid nor nodev: a read-only container of a single layer
 //     is a bind mount of the layer's directory, and must be what it is on disk. The
 //     mount point belongs below a directory that only root may enter.
+//   - With Options.GuardPrivileged, setuid and setgid files and those with capabilities look as they
+//     are, and nobody gets a byte of them before their layer is verified: who runs one waits. To
+//     leave these attributes out and add them later does not work: overlayfs copies a file's mode
+//     when it first sees it and goes by that copy for as long as it lives (stat shows the new one,
+//     execve goes by the old one, and no notification of ours changes that); and what a container
+//     has copied up meanwhile would stay without them.
 //   - IDMappedMount is on, so that containers in user namespaces need no copies. It
 //     brings default_permissions: the kernel checks the modes, without asking.
 //   - Reads are at most 512 KiB: that much fits a pipe.

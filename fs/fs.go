@@ -56,6 +56,10 @@ type Options struct {
 	MaxTreeMemory int64
 	// Patience is how long requests wait for a layer of FS.Expect; 0 means 60 s.
 	Patience time.Duration
+	// GuardPrivileged lets nobody read from files that are setuid or setgid, or have
+	// capabilities, before [FS.Verified] says that their layer is what it should be.
+	GuardPrivileged bool
+	GuardWait       time.Duration // how long a read waits for that, at most; 0 means ten minutes
 	// OnRequest is called for each request of the kernel, before it is served. It must
 	// be fast and safe for concurrent use.
 	OnRequest func()
@@ -135,6 +139,7 @@ type layer struct {
 	tree     *tree
 	data     *span.Layer
 	failures failures
+	guard    *guard // nil if its files are not guarded
 	// lookups is how many references the kernel holds on the layer's nodes. Of a layer
 	// that another process served before it is not known: it counts from before then.
 	lookups  atomic.Int64
@@ -164,6 +169,9 @@ func Mount(dir string, opts Options) (*FS, error) {
 	}
 	if opts.MaxTreeMemory <= 0 {
 		opts.MaxTreeMemory = DefaultMaxTreeMemory
+	}
+	if opts.GuardWait <= 0 {
+		opts.GuardWait = DefaultGuardWait
 	}
 	if opts.Patience <= 0 {
 		opts.Patience = DefaultPatience
@@ -243,6 +251,9 @@ func (f *FS) Attach(name string, slot uint32, toc TOC, data *span.Layer) (_ Atta
 		return Attached{}, fmt.Errorf("attach layer %s: %w", name, err)
 	}
 	l := &layer{name: name, slot: slot, tree: t, data: data, before: slot != 0 && f.origin == Resumed}
+	if f.opts.GuardPrivileged {
+		l.guard = newGuard()
+	}
 	if err := f.attach(l); err != nil {
 		return Attached{}, errors.Join(fmt.Errorf("attach layer %s: %w", name, err), data.Close())
 	}
@@ -296,6 +307,9 @@ func (f *FS) Detach(name string) error {
 	}
 	delete(t.names, name)
 	f.store(t)
+	if l.guard != nil {
+		l.guard.tell(ErrNotAttached) // there will be no other verdict
+	}
 	l.detached.Store(true)
 	f.wg.Add(1) // for the notification: Close waits for it before the server goes
 	f.mu.Unlock()

@@ -256,9 +256,15 @@ func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
 	}
 	for _, x := range b.xattrs[ino.xattrs:][:ino.nxattr] {
 		own := b.text[x.key:][:x.keyLen+x.valLen]
+		if privileged(&n, string(own[:x.keyLen])) {
+			n.flags |= flagPrivileged
+		}
 		x.node, x.key = i, uint32(arena.Len())
 		t.xattrs = append(t.xattrs, x)
 		arena.Write(own)
+	}
+	if privileged(&n, "") {
+		n.flags |= flagPrivileged
 	}
 	if ino.opaque || ino.nxattr > 0 {
 		n.flags |= flagXattrs

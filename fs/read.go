@@ -21,7 +21,11 @@ import (
 func (r *raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	x, n, st := r.readable(in, len(buf))
 	if st.Ok() && n > 0 {
-		st = r.readAt(&readContext{request: cancel, closing: r.f.done, pid: in.Pid}, x, in, buf[:n])
+		ctx := &readContext{request: cancel, closing: r.f.done, pid: in.Pid}
+		defer ctx.end()
+		if st = r.f.admit(ctx, x); st.Ok() {
+			st = r.readAt(ctx, x, in, buf[:n])
+		}
 	}
 	if !st.Ok() {
 		return nil, st
@@ -46,9 +50,8 @@ func (r *raw) readable(in *fuse.ReadIn, room int) (ref, int, fuse.Status) {
 }
 
 // readAt fills p from file x.
-func (r *raw) readAt(ctx *readContext, x ref, in *fuse.ReadIn, p []byte) fuse.Status {
+func (r *raw) readAt(ctx context.Context, x ref, in *fuse.ReadIn, p []byte) fuse.Status {
 	r.f.stats.reads.Add(1)
-	defer ctx.end()
 	file := ztoc.Range{Off: x.node().data, Len: x.node().size}
 	err := x.l.data.ReadFile(ctx, p, file.Off+int64(in.Offset), file)
 	if err != nil {

@@ -314,6 +314,10 @@ func (s *server) read(w *worker) {
 	if n > 0 {
 		ctx := s.reads.begin(in, s.f.done)
 		defer s.reads.end(ctx)
+		defer ctx.end()
+		if st = s.f.admit(ctx, x); !st.Ok() {
+			return
+		}
 		if n >= spliceMin && s.splice(w, x, in, n) {
 			return
 		}

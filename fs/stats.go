@@ -13,13 +13,14 @@ type Stats struct {
 	BytesRead   int64 // by all of them
 	ReadErrors  int64 // of them answered with EIO
 	Interrupted int64 // of them ended because the reader was killed
+	Guarded     int64 // READ requests for privileged files that came before a verdict on their layer
 	Panics      int64 // requests that panicked and were answered with EIO
 	TreeMemory  int64 // bytes of the file trees
 }
 
 // counters are the atomics behind Stats.
 type counters struct {
-	reads, spliced, bytes, errors, interrupted, panics atomic.Int64
+	reads, spliced, bytes, errors, interrupted, guarded, panics atomic.Int64
 }
 
 // Stats returns the counters.
@@ -33,6 +34,7 @@ func (f *FS) Stats() Stats {
 		BytesRead:   f.stats.bytes.Load(),
 		ReadErrors:  f.stats.errors.Load(),
 		Interrupted: f.stats.interrupted.Load(),
+		Guarded:     f.stats.guarded.Load(),
 		Panics:      f.stats.panics.Load(),
 		TreeMemory:  f.trees.used.Load(),
 	}

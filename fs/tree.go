@@ -32,8 +32,9 @@ type node struct {
 
 // The flags of a node.
 const (
-	flagAlias  = 1 << iota // one more hard link; data is the node that has the file
-	flagXattrs             // there are entries in tree.xattrs
+	flagAlias      = 1 << iota // one more hard link; data is the node that has the file
+	flagXattrs                 // there are entries in tree.xattrs
+	flagPrivileged             // who runs it gets what they do not have
 )
 
 // xattr is one extended attribute, its strings in the arena.

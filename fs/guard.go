@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnverified is why a file of a layer that nobody has said anything about cannot be read.
+var ErrUnverified = errors.New("privileged file of a layer that is not verified")
+
+// DefaultGuardWait is what Options.GuardWait is if it is 0.
+const DefaultGuardWait = 10 * time.Minute
+
+// xattrCaps is the extended attribute that gives a file capabilities.
+const xattrCaps = "security.capability"
+
+// privileged reports whether the file n, with the extended attribute key or "", gives who runs
+// it what they do not have: directories with these bits do not.
+func privileged(n *node, key string) bool {
+	return n.mode&unix.S_IFMT == unix.S_IFREG && (n.mode&(unix.S_ISUID|unix.S_ISGID) != 0 || key == xattrCaps)
+}
+
+// guard is what is known of whether a layer is what its image says.
+type guard struct {
+	told chan struct{} // closed by the first verdict
+
+	mu      sync.Mutex // guards what follows
+	verdict error      // the last one; ErrUnverified before the first
+	good    bool       // verdict is nil, for good
+}
+
+func newGuard() *guard {
+	return &guard{told: make(chan struct{}), verdict: ErrUnverified}
+}
+
+// tell passes a verdict on. After a good one there is no other.
+func (g *guard) tell(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.good {
+		return
+	}
+	select {
+	case <-g.told:
+	default:
+		close(g.told)
+	}
+	g.verdict, g.good = err, err == nil
+}
+
+// last returns the last verdict.
+func (g *guard) last() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.verdict
+}
+
+// wait waits for the first verdict, for so long, and returns the last one.
+func (g *guard) wait(ctx context.Context, most time.Duration) error {
+	select {
+	case <-g.told:
+		return g.last()
+	default:
+	}
+	late := time.NewTimer(most)
+	defer late.Stop()
+	select {
+	case <-g.told:
+	case <-late.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return g.last()
+}
+
+// admit has a READ of a privileged file wait until its layer is verified.
+func (f *FS) admit(ctx context.Context, x ref) fuse.Status {
+	if x.l.guard == nil || x.node().flags&flagPrivileged == 0 {
+		return fuse.OK
+	}
+	select {
+	case <-x.l.guard.told:
+	default:
+		f.stats.guarded.Add(1)
+	}
+	if err := x.l.guard.wait(ctx, f.opts.GuardWait); err != nil {
+		return f.failed(x.l, err)
+	}
+	return fuse.OK
+}
+
+// Verified says that all of the layer name is there and is what it should be, or why that is not
+// so, or not known, for now. It matters only with Options.GuardPrivileged: files that are setuid or
+// setgid, or have capabilities, can be read after a good verdict, to which no other is added; after
+// a bad one they fail with EIO until there is a good one.
+func (f *FS) Verified(name string, err error) error {
+	l := f.table.Load().names[name]
+	if l == nil {
+		return fmt.Errorf("verified layer %s: %w", name, ErrNotAttached)
+	}
+	if l.guard != nil {
+		l.guard.tell(err)
+	}
+	return nil
+}
