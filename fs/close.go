@@ -14,7 +14,12 @@ import (
 // for the next process, which answers what is not answered here. Any other is taken away
 // as Unmount does.
 func (f *FS) Close() error {
-	if f.held {
+	held := f.held
+	if !held && f.server.enter() { // the holder may have been away when the mount was made
+		held = f.hold()
+		f.server.leave()
+	}
+	if held {
 		f.server.leaving.Store(true) // before a read fails because of this
 		return f.end(f.server.handOver)
 	}
@@ -25,7 +30,7 @@ func (f *FS) Close() error {
 // is still in use of the layers fails from then on with ENOTCONN.
 func (f *FS) Unmount() error {
 	return f.end(func() error {
-		if f.held {
+		if f.opts.Holder != nil { // also where it did not say that it has the mount
 			return errors.Join(f.opts.Holder.Drop(), f.unmount())
 		}
 		return f.unmount()

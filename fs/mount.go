@@ -54,15 +54,18 @@ func (f *FS) mount() error {
 		unix.Close(fd)
 		return errors.Join(err, unix.Unmount(f.dir, unix.MNT_DETACH))
 	}
-	f.hold(r)
+	f.record = r
+	f.held = f.hold()
 	f.findReadAhead()
 	return nil
 }
 
-// hold has the holder keep the mount. Without that, all works until this process ends.
-func (f *FS) hold(r *record) {
-	if f.opts.Holder == nil {
-		return
+// hold has the holder keep the mount that this process has made, and reports whether it
+// does. Without that, all works until this process ends.
+func (f *FS) hold() bool {
+	r := f.record
+	if f.opts.Holder == nil || r == nil {
+		return false
 	}
 	err := errNoResend
 	if agreed(r.reply)&fuse.CAP_HAS_RESEND != 0 {
@@ -74,9 +77,8 @@ func (f *FS) hold(r *record) {
 	}
 	if err != nil {
 		f.opts.Log.Warn("mount is not held: what uses it will not survive this process", "mount", f.dir, "error", err)
-		return
 	}
-	f.held = true
+	return err == nil
 }
 
 // errNoResend says that what a killed process was serving would never be answered.
@@ -92,7 +94,7 @@ func (f *FS) takeOver() (bool, error) {
 			return false, err
 		}
 		if !ok {
-			return false, nil
+			return false, f.findLost()
 		}
 		var r *record
 		fd, err := f.opts.Holder.Held(func(state []byte) bool {
@@ -122,6 +124,28 @@ func (f *FS) takeOver() (bool, error) {
 		}
 	}
 	return false, errors.New("too many stale mounts")
+}
+
+// findLost finds out whether the holder has a mount that is mounted nowhere any more, and
+// still in use: by containers that nobody will serve.
+func (f *FS) findLost() error {
+	fd, err := f.opts.Holder.Held(func(state []byte) bool {
+		_, err := parseRecord(state)
+		return err == nil
+	})
+	if err != nil || fd < 0 {
+		return err
+	}
+	gone, err := ended(fd)
+	if err != nil || !gone {
+		f.opts.Log.Warn("letting go of a mount that was taken away: what uses it has lost it", "mount", f.dir, "error", err)
+		f.origin = Replaced
+	}
+	unix.Close(fd)
+	if err := f.opts.Holder.Drop(); err != nil {
+		f.opts.Log.Warn("mount not let go of", "mount", f.dir, "error", err)
+	}
+	return nil
 }
 
 // resume serves the mount with the descriptor fd, once begun. Nothing that is done until
@@ -185,10 +209,19 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 	}
 }
 
-// panicked keeps a request that panics from ending the daemon.
+// maxPanics bounds the requests of a process that may panic. Each costs it the memory of a
+// worker, and who knows what else.
+const maxPanics = 256
+
+// panicked keeps a request that panics from ending the daemon, up to maxPanics. Then it is
+// better off with a new one, which serves what this one does not.
 func (f *FS) panicked(v any) fuse.Status {
-	f.stats.panics.Add(1)
-	f.opts.Log.Error("FUSE request panicked", "panic", v, "stack", string(debug.Stack()))
+	if f.stats.panics.Add(1) > maxPanics {
+		panic(v)
+	}
+	if held, ok := f.panics.log(time.Now()); ok {
+		f.opts.Log.Error("FUSE request panicked", "panic", v, "stack", string(debug.Stack()), "held_back", held)
+	}
 	return fuse.EIO
 }
 

@@ -238,6 +238,12 @@ func (s *server) receive(w *worker) (int, error) {
 
 // serveOne serves the request of n bytes in w.
 func (s *server) serveOne(w *worker, n int) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.broken = true
+			s.send(w, w.status(s.f.panicked(v))) // a second reply finds no request
+		}
+	}()
 	op := w.request().Opcode
 	if note := s.f.opts.OnRequest; note != nil && op != opForget && op != opBatchForget {
 		note()
@@ -299,10 +305,6 @@ func (s *server) read(w *worker) {
 	in := (*fuse.ReadIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
 	st := fuse.OK
 	defer func() {
-		if v := recover(); v != nil {
-			w.broken = true
-			st = s.f.panicked(v)
-		}
 		if !st.Ok() {
 			s.send(w, w.status(st))
 		}
