@@ -26,6 +26,7 @@
 //     after a mount. There is no rate to set (fetch_period_msec): the link is used when it is idle.
 //     Metrics are up to date whenever they are read, whatever emit_metric_period_sec.
 //   - [holder] is not the incumbent's, so that it is only written out where it is not the default.
+//     Nor is [security], all of whose defaults leave an image what it is to the incumbent: see Security.
 //   - What is to be prefetched is, whatever prefetch.enable says, whose default is false: it
 //     costs nobody anything.
 package config
@@ -65,6 +66,7 @@ type Config struct {
 	Resolver           Resolver           `toml:"resolver"`
 	Snapshotter        Snapshotter        `toml:"snapshotter"`
 	Holder             Holder             `toml:"holder,omitempty"`
+	Security           Security           `toml:"security,omitempty"`
 }
 
 // HTTP is [http]: how registries are spoken to.

@@ -52,6 +52,9 @@ func (c Config) Validate() error {
 	if !slices.Contains([]string{"", dropNewest, dropOldest}, c.BackgroundFetch.DropPolicy) {
 		return fmt.Errorf("background_fetch.drop_policy: %q is neither %s nor %s", c.BackgroundFetch.DropPolicy, dropNewest, dropOldest)
 	}
+	if err := c.validateSecurity(); err != nil {
+		return err
+	}
 	for name, h := range c.Resolver.Host {
 		for i, m := range h.Mirrors {
 			if m.Host == "" {
@@ -99,6 +102,7 @@ func (c Config) Options() snapshotter.Options {
 	o := snapshotter.Options{
 		Discover:      []index.Version{},
 		MinLayerSize:  c.Snapshotter.MinLayerSize,
+		Policy:        c.policy(),
 		LookupTimeout: time.Duration(c.MountTimeoutSec) * time.Second,
 		Workers:       int(min(c.MaxConcurrency, unlimited)),
 		FS:            fs.Options{Debug: c.Debug || c.FUSE.LogFuseOperations},
