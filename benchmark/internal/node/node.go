@@ -54,6 +54,8 @@ type Options struct {
 	Namespace  string    // of containerd, and name of the containers' cgroup; "" means the last element of Dir
 	Bin        string    // where soci and soci-snapshotter-grpc are; "" means that only overlayfs is used
 	Config     string    // appended to the snapshotter's config.toml
+	Root       string    // --root of the snapshotter; "" means soci below Dir
+	Debug      string    // host:port where the snapshotter serves its profiles; "" means nowhere
 	Echo       io.Writer // gets each command line of Soci and Ctr as typed; nil means nobody
 }
 
@@ -66,6 +68,7 @@ type Node struct {
 	Client     *client.Client // connected to containerd, in Namespace
 
 	bin, config string
+	root, debug string
 	echo        io.Writer
 	containerd  *Process
 	snapshotter *Process
@@ -83,6 +86,8 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 		Address:    filepath.Join(opts.Dir, "c.sock"),
 		Namespace:  filepath.Base(opts.Dir),
 		config:     opts.Config,
+		root:       opts.Root,
+		debug:      opts.Debug,
 		echo:       opts.Echo,
 	}
 	if opts.Namespace != "" {
@@ -90,6 +95,9 @@ func Start(ctx context.Context, opts Options) (_ *Node, err error) {
 	}
 	if n.echo == nil {
 		n.echo = io.Discard
+	}
+	if n.root == "" {
+		n.root = filepath.Join(n.Dir, "soci")
 	}
 	if err := os.MkdirAll(filepath.Join(n.Dir, "home"), 0o700); err != nil {
 		return nil, err
@@ -126,7 +134,7 @@ func (n *Node) unmountSnapshotter(ctx context.Context) error {
 }
 
 // SnapshotterRoot is the --root of the snapshotter and of soci.
-func (n *Node) SnapshotterRoot() string { return filepath.Join(n.Dir, "soci") }
+func (n *Node) SnapshotterRoot() string { return n.root }
 
 // SnapshotterLog is the file with the snapshotter's log.
 func (n *Node) SnapshotterLog() string { return n.logFile("soci-snapshotter-grpc") }
@@ -146,7 +154,7 @@ func (n *Node) env() []string {
 // StartSnapshotter starts our snapshotter, at first or again after StopSnapshotter.
 func (n *Node) StartSnapshotter(ctx context.Context) error {
 	file := filepath.Join(n.Dir, "config.toml")
-	config := fmt.Sprintf("metrics_network = \"unix\"\nmetrics_address = %q\n[pull_modes.soci_v1]\n  enable = true\n%s", n.metricsSocket(), n.config)
+	config := fmt.Sprintf("metrics_network = \"unix\"\nmetrics_address = %q\ndebug_address = %q\n[pull_modes.soci_v1]\n  enable = true\n%s", n.metricsSocket(), n.debug, n.config)
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return err
 	}

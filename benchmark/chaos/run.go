@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/benchmark/chaos/internal/check"
+	"github.com/seekoci/seekoci/benchmark/internal/image"
+	"github.com/seekoci/seekoci/benchmark/internal/node"
+	"github.com/seekoci/seekoci/benchmark/internal/sandbox"
+	"github.com/seekoci/seekoci/registry/registrytest"
+)
+
+// What the daemon is told, and what follows from it.
+const (
+	eioAfter = 8 * time.Second  // without a daemon, until the holder answers with EIO
+	awayFor  = 10 * time.Second // of a fault that is to be longer than that
+)
+
+// daemonConfig is the end of the daemon's configuration: few retries, so that a registry that fails
+// is an error soon, and sometimes no background fetch.
+func daemonConfig(seed uint64) string {
+	return fmt.Sprintf(`[http]
+  DialTimeoutMsec = 500
+  ResponseHeaderTimeoutMsec = 1000
+  RequestTimeoutMsec = 5000
+  MaxRetries = 3
+  MinWaitMsec = 20
+  MaxWaitMsec = 400
+[background_fetch]
+  disable = %v
+[holder]
+  eio_after_sec = %d
+`, seed%3 == 0, int(eioAfter/time.Second))
+}
+
+// options are what the command line says.
+type options struct {
+	seed       uint64
+	length     time.Duration // of the faults; 0 means as long as it takes for so many
+	faults     int64         // 0 means as many as come
+	kinds      []kind
+	bin        string // directory of soci, soci-snapshotter-grpc and checker
+	containerd string // directory of containerd, "" for the one on PATH
+	race       bool   // the daemon has the race detector: it is larger and slower
+}
+
+// run is one run.
+type run struct {
+	opts     options
+	dir      string
+	checker  string
+	report   *report
+	images   []*content
+	registry *registrytest.Server
+	proxy    *proxy
+	node     *node.Node
+	fleet    *fleet
+	line     timeline
+	disk     disk
+	volume   string       // where the daemon's disk is mounted
+	debug    string       // host:port of the daemon's profiles
+	pid      atomic.Int64 // of the daemon, 0 while it does not run
+	base     resources
+	draining sync.Mutex // of the checkers' logs
+}
+
+// diskSize is how large the daemon's disk is: a few times what it holds when all is there.
+const diskSize = 2 << 30
+
+// do makes everything, lets the faults come, and looks at what is left.
+func (r *run) do(ctx context.Context) (err error) {
+	if err := r.mountVolume(ctx); err != nil {
+		return fmt.Errorf("make the disk: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(r.volume, unix.MNT_DETACH)) }()
+	r.registry = registrytest.New(registrytest.Options{Dir: filepath.Join(r.dir, "registry"), Redirect: true, Auth: registrytest.AuthBearer})
+	defer r.registry.Close()
+	r.report.phase("making images")
+	if r.proxy, err = newProxy(r.registry.Host(), r.registry.SecondHost(), r.opts.seed); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.proxy.Close()) }()
+	if err := r.makeImages(ctx); err != nil {
+		return fmt.Errorf("make the images: %w", err)
+	}
+	r.report.phase("starting a node")
+	if err := r.startNode(ctx); err != nil {
+		return err
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			err = errors.Join(err, r.node.Close(ctx))
+		}
+	}()
+	r.report.phase("starting containers")
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if err := r.chaos(ctx); err != nil {
+		return fmt.Errorf("%w; the daemon says:\n%s", err, r.node.SnapshotterLogTail())
+	}
+	r.report.phase("removing everything")
+	r.cleanUp(ctx)
+	r.report.phase("looking for leaks")
+	r.leaks(ctx)
+	closed = true
+	r.leaksOfClose(ctx)
+	return r.readLog()
+}
+
+// mountVolume gives the daemon a disk of its own, that can be filled.
+func (r *run) mountVolume(ctx context.Context) error {
+	r.volume = filepath.Join(r.dir, "disk")
+	r.disk.root = filepath.Join(r.volume, "soci")
+	if err := os.Mkdir(r.volume, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(r.dir, "disk.img")
+	f, err := os.Create(file)
+	if err == nil {
+		err = errors.Join(f.Truncate(diskSize), f.Close())
+	}
+	if err == nil {
+		var out []byte
+		if out, err = exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", file).CombinedOutput(); err == nil {
+			out, err = exec.CommandContext(ctx, "mount", "-o", "loop", file, r.volume).CombinedOutput()
+		}
+		r.report.note("disk", "ext4")
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	r.report.note("disk", fmt.Sprintf("tmpfs, as there can be no ext4 (%v)", err))
+	return unix.Mount("tmpfs", r.volume, "tmpfs", 0, fmt.Sprintf("size=%d,mode=755", diskSize))
+}
+
+// makeImages makes the images, indexes them and puts them into the registry.
+func (r *run) makeImages(ctx context.Context) error {
+	tool, err := os.ReadFile(filepath.Join(r.opts.bin, "probe"))
+	if err != nil {
+		return err
+	}
+	for _, p := range plans() {
+		c, err := makeContent(ctx, r.dir, r.opts.seed, p, tool)
+		if err != nil {
+			return err
+		}
+		indexed := c.layout + "-indexed"
+		args := []string{"convert", "--standalone", "--format", "oci-dir", "--span-size", "262144", "--min-layer-size", fmt.Sprint(minLayerSize)}
+		if c.compact {
+			args = append(args, "--compact", "--compact-span-size", "65536")
+		}
+		if out, err := exec.CommandContext(ctx, filepath.Join(r.opts.bin, "soci"), append(args, c.layout, indexed)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("index image %s: %w: %s", c.name, err, out)
+		}
+		if err := image.PushRoot(ctx, indexed, r.registry.Host()+"/"+r.name(c)); err != nil {
+			return err
+		}
+		r.images = append(r.images, c)
+	}
+	return nil
+}
+
+func (r *run) name(c *content) string { return "chaos/" + c.name + ":1" }
+
+// ref is what an image is pulled as.
+func (r *run) ref(c *content) string { return r.proxy.host() + "/" + r.name(c) }
+
+func (r *run) startNode(ctx context.Context) error {
+	containerd, err := node.FindContainerd(r.opts.containerd)
+	if err != nil {
+		return err
+	}
+	r.report.note("containerd", containerd.Version)
+	if r.debug, err = freeAddress(); err != nil {
+		return err
+	}
+	dir := filepath.Join(r.dir, "n")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	r.node, err = node.Start(ctx, node.Options{
+		Dir: dir, Containerd: containerd, Namespace: sandbox.CgroupParent(r.dir), Bin: r.opts.bin,
+		Config: daemonConfig(r.opts.seed), Root: r.disk.root, Debug: r.debug,
+	})
+	if err != nil {
+		return err
+	}
+	r.pid.Store(int64(r.node.SnapshotterPid()))
+	if _, err := r.holder(ctx, 0); err != nil {
+		return err
+	}
+	r.base, err = r.resources(ctx)
+	return err
+}
+
+// prepare pulls the images and has a container of each run, before anything goes wrong.
+func (r *run) prepare(ctx context.Context) error {
+	for _, c := range r.images {
+		if err := r.node.Pull(ctx, r.ref(c), node.Soci); err != nil {
+			return err
+		}
+	}
+	had, err := r.disk.look()
+	if err != nil {
+		return err
+	}
+	if len(had.layers) == 0 {
+		return errors.New("pull images: none of their layers is lazy")
+	}
+	r.report.add("lazy layers", int64(len(had.layers)))
+	a, b, c := r.images[0], r.images[1], r.images[2]
+	r.fleet = newFleet(r, []*content{a, b, c, a, b})
+	for slot := range r.fleet.slots {
+		r.fleet.fill(ctx, slot)
+	}
+	if r.fleet.count() != len(r.fleet.slots) {
+		return fmt.Errorf("start containers: %d of %d run", r.fleet.count(), len(r.fleet.slots))
+	}
+	return nil
+}
+
+// chaos lets the faults come, and then has every container look at everything once more.
+func (r *run) chaos(ctx context.Context) error {
+	background, end := context.WithCancel(ctx)
+	defer end()
+	var watchers errgroup.Group
+	watchers.Go(func() error { r.fleet.follow(background); return nil })
+	watchers.Go(func() error { r.sample(background); return nil })
+	keeping, stopKeeping := context.WithCancel(ctx)
+	defer stopKeeping()
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		r.fleet.keep(keeping)
+	}()
+
+	r.report.phase("faults")
+	begin := time.Now()
+	err := r.lanes(ctx)
+	r.report.phase("all is well again")
+	r.report.note("length", time.Since(begin).Round(time.Second).String())
+	for kind, n := range r.proxy.spoilt() {
+		r.report.faults(kind, n)
+	}
+	if err == nil && ctx.Err() == nil {
+		err = r.fleet.fit(ctx, 2*time.Minute)
+	}
+	stopKeeping()
+	<-kept
+	r.report.phase("the last pass")
+	if err == nil && ctx.Err() == nil {
+		if late := r.fleet.finish(ctx, 4*time.Minute); late != nil {
+			r.report.fault("%v", late)
+		}
+	}
+	end()
+	return errors.Join(err, watchers.Wait(), ctx.Err())
+}
+
+// lanes runs all lanes until the time is over or there were faults enough.
+func (r *run) lanes(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	gctx, enough := context.WithCancel(gctx)
+	defer enough()
+	if r.opts.length > 0 {
+		timer := time.AfterFunc(r.opts.length, enough)
+		defer timer.Stop()
+	}
+	do := map[lane]func(context.Context, step) error{nodeLane: r.doNode, registryLane: r.doRegistry, userLane: r.doUser}
+	for _, l := range lanes(r.opts.kinds) {
+		s := newSchedule(r.opts.seed, l, r.opts.kinds)
+		g.Go(func() error {
+			for {
+				st := s.next()
+				if wait(gctx, st.pause); gctx.Err() != nil {
+					return nil
+				}
+				if err := do[l](gctx, st); err != nil {
+					return fmt.Errorf("%s: step %v: %w", l, st, err)
+				}
+				if l != registryLane || st.kind == expire {
+					r.report.faults(st.kind, 1)
+				}
+				if r.opts.faults > 0 && r.injected() >= r.opts.faults {
+					enough()
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// injected is how many faults there were so far.
+func (r *run) injected() int64 {
+	sum := r.report.injected()
+	for _, n := range r.proxy.spoilt() {
+		sum += n
+	}
+	return sum
+}
+
+// commandLimit is how long a command may take: it may wait for a daemon to come back, and for a registry.
+const commandLimit = 2 * time.Minute
+
+// command runs a command and judges its failure. It goes on when ctx is over: what is begun is brought to its end.
+func (r *run) command(ctx context.Context, c command, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
+	defer cancel()
+	begin := check.Now()
+	err := do(ctx)
+	if err != nil {
+		r.report.command(c, err, r.line.explainCommand(c, begin, check.Now()))
+	}
+	return err
+}
+
+// insistFor is how long a command is tried.
+const insistFor = 2 * time.Minute
+
+// insist runs a command until it succeeds, for a while.
+func (r *run) insist(ctx context.Context, c command, do func(context.Context) error) error {
+	var err error
+	for end := time.Now().Add(insistFor); time.Now().Before(end); {
+		if err = r.command(ctx, c, do); err == nil {
+			return nil
+		}
+		wait(context.WithoutCancel(ctx), 100*time.Millisecond)
+	}
+	return fmt.Errorf("%s, again and again: %w", c, err)
+}
+
+// count is how many containers run that are fit.
+func (f *fleet) count() int {
+	n := 0
+	f.each(func(b *box) {
+		if b.lostAt == 0 && !b.replace {
+			n++
+		}
+	})
+	return n
+}
+
+// fit waits until all slots have a container that is fit.
+func (f *fleet) fit(ctx context.Context, limit time.Duration) error {
+	for end := time.Now().Add(limit); time.Now().Before(end) && ctx.Err() == nil; {
+		if f.count() == len(f.slots) {
+			return nil
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+	return errors.Join(ctx.Err(), fmt.Errorf("only %d of %d containers run %v after the last fault", f.count(), len(f.slots), limit))
+}
+
+// kindsOf are the kinds of a lane.
+func kindsOf(l lane) []kind {
+	var kinds []kind
+	for _, s := range shares() {
+		if s.lane == l && !slices.Contains(kinds, s.kind) {
+			kinds = append(kinds, s.kind)
+		}
+	}
+	return kinds
+}
