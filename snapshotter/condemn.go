@@ -18,7 +18,7 @@ import (
 // maxCondemned bounds how many layers are remembered as condemned.
 const maxCondemned = 1024
 
-// completed notes that the layer of f is complete, and condemns it if it is wrong. A
+// completed notes what the layer of f has turned out to be, and condemns it if it is wrong. A
 // layer that is not being served any more is left alone.
 func (s *layers) completed(f *fill, result CompletionResult, wrong error) error {
 	l, ok := s.get(f.key)
@@ -30,6 +30,9 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 	if l.path == "" || completer(l.data) != f.data {
 		return nil
 	}
+	if err := s.mount.Verified(l.key, verdict(result, wrong)); err != nil {
+		return err
+	}
 	if result == Mismatch {
 		return s.condemn(l, wrong)
 	}
@@ -38,6 +41,17 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 	}
 	l.state.Verified = true
 	return s.states.save(l.state, nil)
+}
+
+// errUnverifiable is what is said of a layer that cannot be verified for no particular reason.
+var errUnverifiable = errors.New("the layer cannot be verified")
+
+// verdict is what a result says of a layer: nil that it is what its image says.
+func verdict(result CompletionResult, err error) error {
+	if result != Verified && err == nil {
+		return errUnverifiable
+	}
+	return err
 }
 
 // condemn ends the serving of a layer whose bytes are known to be wrong, to those who use

@@ -238,7 +238,8 @@ type fakeMount struct {
 
 	mu       sync.Mutex
 	attached map[string]bool
-	slot     uint32 // the last one given out
+	verdicts map[string]error // by name, of Verified
+	slot     uint32           // the last one given out
 	closed   bool
 	err      error  // of Attach, if not nil
 	errOf    string // the name that err is of; "" means all
@@ -273,6 +274,27 @@ func (f *fakeMount) Detach(name string) error {
 	}
 	delete(f.attached, name)
 	return os.RemoveAll(filepath.Join(f.dir, name))
+}
+
+func (f *fakeMount) Verified(name string, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.attached[name] {
+		return fmt.Errorf("verified %s: not attached", name)
+	}
+	if f.verdicts == nil {
+		f.verdicts = make(map[string]error)
+	}
+	f.verdicts[name] = err
+	return nil
+}
+
+// verdict returns the last verdict on a layer, and whether there is one.
+func (f *fakeMount) verdict(name string) (error, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err, ok := f.verdicts[name]
+	return err, ok
 }
 
 // Close unmounts: the layers' directories are gone.

@@ -70,7 +70,7 @@ type fills struct {
 	tasks *tasks
 	log   *slog.Logger
 	tell  func(Completion)
-	done  func(f *fill, result CompletionResult, err error) error // told of complete layers
+	done  func(f *fill, result CompletionResult, err error) error // told what became of each
 	after func(time.Duration) <-chan time.Time                    // time.After
 
 	mu      sync.Mutex // guards what follows
@@ -125,7 +125,14 @@ func (s *fills) enqueue(f *fill) {
 	s.mu.Unlock()
 	if dropped != nil {
 		s.log.Warn("layer is not fetched in the background, too many wait", "layer", dropped.layer.String())
-		s.tell(Completion{Layer: dropped.layer, Result: Dropped})
+		s.tasks.run(func(ctx context.Context) { // the caller may hold what it takes to note it
+			if ctx.Err() == nil {
+				if err := s.done(dropped, Dropped, errDropped); err != nil {
+					s.log.Warn("note that a layer stays incomplete", "layer", dropped.layer.String(), "error", err)
+				}
+			}
+			s.tell(Completion{Layer: dropped.layer, Result: Dropped})
+		})
 	}
 	if begin {
 		s.tasks.run(s.work)
@@ -160,6 +167,7 @@ func (s *fills) work(ctx context.Context) {
 // What can be wrong with a complete layer.
 var (
 	errMismatch = errors.New("the layer is not what its image says")
+	errDropped  = errors.New("not fetched in the background, too many layers wait")
 	errDisk     = errors.New("the disk does not keep what is written")
 	errTOC      = fmt.Errorf("%w: table of contents", errMismatch) // whatever the image's diffID
 )
@@ -174,10 +182,8 @@ func (s *fills) complete(ctx context.Context, f *fill) {
 	if ctx.Err() != nil || errors.Is(c.Err, span.ErrClosed) {
 		return // nobody wants it any more
 	}
-	if c.Result != Failed {
-		if err := s.done(f, c.Result, c.Err); err != nil {
-			s.log.Warn("note that a layer is complete", "layer", f.layer.String(), "error", err)
-		}
+	if err := s.done(f, c.Result, c.Err); err != nil {
+		s.log.Warn("note what a layer is", "layer", f.layer.String(), "error", err)
 	}
 	c.Dur = time.Since(f.added)
 	attrs := []any{"layer", f.layer.String(), "dur", c.Dur}

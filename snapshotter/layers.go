@@ -20,6 +20,7 @@ import (
 type mounter interface {
 	Attach(name string, slot uint32, toc fs.TOC, data *span.Layer) (fs.Attached, error)
 	Detach(name string) error
+	Verified(name string, err error) error
 }
 
 // spanStore is where spans live. *span.Store satisfies it.
@@ -232,6 +233,11 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 		return local(openReason(err), errors.Join(err, data.Close(), src.Close()))
 	}
 	l.path, l.src, l.data, l.zinfo = a.Path, src, data, z.ZInfo()
+	if st.Verified {
+		if err := s.mount.Verified(l.key, nil); err != nil {
+			return local(ReasonMount, errors.Join(err, s.shut(l)))
+		}
+	}
 	l.implied, l.format = a.Implied, z.Format()
 	l.state.Slot = a.Slot
 	s.fills.add(&fill{

@@ -55,7 +55,7 @@ type Options struct {
 
 	Policy Policy // of what may be lazy
 
-	FS    fs.Options   // of the mount; Log, StateDir, UserXattr and OnRequest are set by New
+	FS    fs.Options   // of the mount; Log, StateDir, UserXattr, GuardPrivileged and OnRequest are set by New
 	Spans span.Options // of the span store
 
 	Background Background // of what nobody has asked for
@@ -83,6 +83,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if err := o.Policy.validate(); err != nil {
 		return o, err
+	}
+	if o.Policy.GuardPrivileged && o.Background.Disable {
+		return o, errors.New("Policy.GuardPrivileged without the background: no layer would ever be verified")
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -195,6 +198,7 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 	}
 	undo = append(undo, spans.Close)
 	opts.FS.OnRequest = spans.Active
+	opts.FS.GuardPrivileged = opts.Policy.GuardPrivileged
 	m, err := mountFS(mountPoint(opts.Root), opts)
 	if err != nil {
 		return nil, err
