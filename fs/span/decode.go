@@ -49,6 +49,7 @@ func (j *job) free() {
 func (j *job) verify() bool {
 	l := j.l
 	if err := l.zi.Verify(j.f.span, j.src); err != nil {
+		l.distrust(j.f.span)
 		j.refetch(err)
 		return false
 	}
@@ -157,6 +158,7 @@ func (j *job) inflated() {
 	l.store.buffers.put(j.src)
 	j.src = nil
 	l.stats.fetched.Add(1)
+	l.answered.Store(l.store.clock())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settle(j.f, nil)
@@ -166,15 +168,10 @@ func (j *job) inflated() {
 func (j *job) write() {
 	l, f := j.l, j.f
 	defer j.free()
-	err := l.mend()
-	if err == nil {
-		err = l.disk.write(f.span, l.zi.Spans[f.span].Out.Off, j.out)
+	if j.class != background {
+		l.ages[f.span].Store(l.store.clock())
 	}
-	if err != nil {
-		l.stats.writeErrors.Add(1) // whoever waited has the bytes
-	} else {
-		l.mark(f.span, absent, present)
-	}
+	err := l.put(f.span, j.out) // whoever waited has the bytes
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.land(f, err)

@@ -26,14 +26,20 @@ func (l *Layer) Extent(off, n, end int64) (Extent, bool) {
 		return Extent{}, false
 	}
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	l.reading.RLock()
 	if !l.present(first, last) || !l.passive(off, n, end, first, last) {
+		l.reading.RUnlock()
 		l.leave()
 		return Extent{}, false
 	}
-	l.store.calm.note()
+	l.use(first, last)
 	l.stats.bytesServed.Add(n)
 	return Extent{Fd: int(f.Fd()), Off: off, layer: l}, true
 }
 
-// Release ends the use of the file. It is called once.
-func (e Extent) Release() { e.layer.leave() }
+// Release ends the use of the file. It is called once. Up to then nothing of the layer is
+// evicted, and others may have to wait for that.
+func (e Extent) Release() {
+	e.layer.reading.RUnlock()
+	e.layer.leave()
+}

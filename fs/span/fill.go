@@ -67,7 +67,7 @@ func (l *Layer) fill(ctx context.Context) error {
 	if err := l.recheck(ctx); err != nil {
 		return err
 	}
-	for try := 0; !l.Complete(); try++ {
+	for try := 0; !l.Complete(); {
 		if try == diskTries {
 			return errors.New("the disk loses spans")
 		}
@@ -77,12 +77,19 @@ func (l *Layer) fill(ctx context.Context) error {
 				ids = append(ids, i)
 			}
 		}
-		if err := l.bring(ctx, background, ids); err != nil {
+		switch err := l.bring(ctx, background, ids); {
+		case refused(err): // to go on when there is room
+		case err != nil:
 			return err
+		default:
+			try++
 		}
 	}
 	return nil
 }
+
+// refused reports whether err says that there was no room for a span.
+func refused(err error) bool { return errors.Is(err, errUnwritten) && general(err) }
 
 // Prefetch brings the spans of uncompressed ranges to disk, in the order in which
 // they will be wanted, in few requests: before Fill, and after what readers wait
@@ -117,7 +124,12 @@ func (l *Layer) prefetch(ctx context.Context, ranges []ztoc.Range) error {
 			}
 		}
 	}
-	return l.bring(ctx, prefetch, ids)
+	for range diskTries {
+		if err = l.bring(ctx, prefetch, slices.Clone(ids)); !refused(err) {
+			break
+		}
+	}
+	return err
 }
 
 // recheck reads what an earlier run left on disk.
@@ -161,7 +173,11 @@ func (l *Layer) bring(ctx context.Context, c class, ids []int) error {
 			break
 		}
 		l.mu.Unlock()
-		n, err := l.turn(ctx, &u)
+		err := l.store.room.wait(ctx, c)
+		var n int64
+		if err == nil {
+			n, err = l.turn(ctx, &u)
+		}
 		if err != nil {
 			l.mu.Lock()
 			l.quit(r)

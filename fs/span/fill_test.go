@@ -258,8 +258,8 @@ func TestFillEnds(t *testing.T) {
 	})
 	t.Run("disk", func(t *testing.T) {
 		l := mustLayer(t, mustOpen(t, t.TempDir(), Options{MaxFetch: size, Quiet: now}), d, d.source())
-		l.disk.data = &brokenFile{file: l.disk.data, writeErr: unix.ENOSPC}
-		if err := l.Fill(t.Context()); !errors.Is(err, unix.ENOSPC) {
+		l.disk.data = &brokenFile{file: l.disk.data, writeErr: unix.EIO}
+		if err := l.Fill(t.Context()); !errors.Is(err, unix.EIO) {
 			t.Error(err)
 		}
 	})

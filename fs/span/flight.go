@@ -77,8 +77,7 @@ func (l *Layer) readFlights(ctx context.Context, pcs []piece, h hints) (local []
 	if err != nil || r.pending == nil {
 		return local, err
 	}
-	l.store.calm.enter()
-	defer l.store.calm.leave()
+	defer l.wait().end()
 	return local, l.await(ctx, r)
 }
 
@@ -116,6 +115,8 @@ func (l *Layer) join(ctx context.Context, r *read, pcs []piece, h hints) (local 
 			continue
 		case f == nil && l.spans[pc.span].Load() == present:
 			local = append(local, pc)
+			continue
+		case f == nil && l.store.kept.read(l, pc.span, pc.from, pc.p):
 			continue
 		case f == nil:
 			f = l.begin(pc.span)

@@ -139,8 +139,12 @@ func newCalm(quiet time.Duration) *calm {
 	return c
 }
 
-// note tells that somebody reads.
-func (c *calm) note() { c.read.Store(int64(time.Since(c.base))) }
+// note tells that somebody reads, and returns how long after base.
+func (c *calm) note() time.Duration {
+	now := time.Since(c.base)
+	c.read.Store(int64(now))
+	return now
+}
 
 // left returns for how long it is not calm yet, provided that nothing happens. The
 // caller holds c.mu.

@@ -35,6 +35,11 @@ type Layer struct {
 	spans    []atomic.Uint32 // absent, recorded or present
 	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
 	missing  atomic.Int64    // spans that are not present
+	onDisk   atomic.Int64    // uncompressed bytes of those that are not absent
+	reading  sync.RWMutex    // held to read what is present, and exclusively to have it present no more
+	ages     []atomic.Uint32 // Store.clock when a span was last read
+	used     atomic.Uint32   // and any of them
+	answered atomic.Uint32   // and when the source last delivered one
 	grown    grown
 	touched  touched
 	streams  streams
@@ -95,6 +100,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		src:      src,
 		disk:     d,
 		spans:    make([]atomic.Uint32, len(zi.Spans)),
+		ages:     make([]atomic.Uint32, len(zi.Spans)),
 		sums:     sums,
 		touched:  touched{bits: newBitmap(len(zi.Spans))},
 		guesses:  guesses{bits: newBitmap(len(zi.Spans))},
@@ -106,6 +112,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		running:  make(map[*request]struct{}),
 	}
 	l.refs.Store(1)
+	l.used.Store(s.clock())
 	for i := range zi.Spans {
 		_, ok := sums[i]
 		switch {
@@ -116,6 +123,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		case ok:
 			l.spans[i].Store(recorded)
 			l.stats.recorded.Add(1)
+			l.account(zi.Spans[i].Out.Len)
 		}
 		l.missing.Add(1)
 	}
@@ -150,11 +158,14 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off int64, file ztoc.Ran
 	if wrong := l.wrong.Load(); wrong != nil {
 		return fmt.Errorf("read [%d,+%d) of %s: %w", off, n, l.key, *wrong)
 	}
-	l.store.calm.note()
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
+	l.use(first, last)
 	h := l.ahead(off, n, file, first, last)
 	l.touch(first, last)
-	if l.present(first, last) && l.disk.read(p, off) == nil {
+	if l.store.room.full() {
+		h = hints{} // there is nowhere to put it
+	}
+	if ok, err := l.readLocal(p, off, first, last); ok && err == nil {
 		if !h.none() {
 			l.readAhead(ctx, h)
 		}
@@ -173,6 +184,17 @@ func (l *Layer) present(first, last int) bool {
 		}
 	}
 	return true
+}
+
+// readLocal fills p from disk, unless not all of the spans first to last, in which it
+// lies, are there and checked: then it reports false.
+func (l *Layer) readLocal(p []byte, off int64, first, last int) (bool, error) {
+	l.reading.RLock()
+	defer l.reading.RUnlock()
+	if !l.present(first, last) {
+		return false, nil
+	}
+	return true, l.disk.read(p, off)
 }
 
 // piece is the part of a read that lies within one span.
@@ -208,18 +230,20 @@ func (l *Layer) readPieces(ctx context.Context, todo []piece, h hints) error {
 		}
 		todo, h = todo[:0], hints{}
 		for _, pc := range local {
-			e := l.disk.read(pc.p, l.zi.Spans[pc.span].Out.Off+pc.from)
-			if e == nil {
+			ok, e := l.readLocal(pc.p, l.zi.Spans[pc.span].Out.Off+pc.from, pc.span, pc.span)
+			if ok && e == nil {
 				continue
 			}
-			err = &Error{Layer: l.key, Span: pc.span, Err: e}
-			l.mark(pc.span, present, absent)
+			if ok {
+				err = &Error{Layer: l.key, Span: pc.span, Err: e}
+				l.mark(pc.span, present, absent)
+			} // else it has just been evicted
 			todo = append(todo, pc)
 		}
 		if len(todo) == 0 {
 			return nil
 		}
-		if try == diskTries {
+		if try >= diskTries && err != nil {
 			return err
 		}
 	}
@@ -240,9 +264,17 @@ func (l *Layer) mark(i int, from, to uint32) {
 	switch {
 	case from == absent:
 		l.stats.recorded.Add(1)
+		l.account(l.zi.Spans[i].Out.Len)
 	case to == absent:
 		l.stats.recorded.Add(-1)
+		l.account(-l.zi.Spans[i].Out.Len)
 	}
+}
+
+// account notes that n bytes of spans more are on disk.
+func (l *Layer) account(n int64) {
+	l.onDisk.Add(n)
+	l.store.room.bytes.Add(n)
 }
 
 // Stats returns the layer's counters.
@@ -298,6 +330,8 @@ func (l *Layer) shutdown() error {
 	l.stop(ErrClosed)
 	l.leave()
 	<-l.idle
+	l.store.kept.forget(l)
+	l.store.room.bytes.Add(-l.onDisk.Load())
 	if err := l.disk.close(); err != nil {
 		return fmt.Errorf("close spans of %s: %w", l.key, err)
 	}

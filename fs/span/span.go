@@ -17,9 +17,11 @@
 // # Limits
 //
 // A span larger than 256 MiB, compressed or not, is refused when the layer is
-// opened ([ErrSpans]). Bytes on their way (compressed, and being inflated) stay
-// below Options.MaxMemory, or what one span needs where that is more. The store
-// has no quota and evicts nothing; Remove frees a layer.
+// opened ([ErrSpans]), and so are more spans than one for each KiB, beyond 4,096. Bytes
+// on their way (compressed, and being inflated) stay
+// below Options.MaxMemory, or what one span needs where that is more; spans that cannot
+// be written take a quarter of that besides. Spans on disk stay below Options.MaxBytes, but
+// for those that are being written at the same moment.
 //
 // # Decisions
 //
@@ -38,8 +40,23 @@
 //   - The state file names the zInfo it was written under, by a digest over all of
 //     it, windows included, as other windows make other bytes. Under another
 //     zInfo the layer starts empty.
-//   - Bytes reach the readers from memory, before the span is written. A full or
-//     failing disk therefore costs refetches and never an I/O error.
+//   - Bytes reach the readers from memory, before the span is written. A full, failing or
+//     read-only disk therefore never costs an I/O error. What it refuses is kept in memory
+//     for a while, as a reader wants a span in many pieces, and written when there is room again.
+//     Until then Fill, Prefetch and read-ahead wait, as what they bring could not be kept.
+//   - A hole is made where spans are evicted, and their slots are cleared after that: killed in between, the
+//     CRC32C does not match, while bytes without a slot would stay for ever. Who reads what is
+//     present holds Layer.reading, so that there is no hole in what a reader is being given. What the kernel
+//     has in the page cache of the mount stays, and is right: a span is a function of the layer.
+//   - First goes what nobody uses and is not complete, then the same in use, then complete layers, of
+//     each what was read least lately. A layer in use, or complete, is left alone unless its source
+//     delivers a span first: it may be all that is left of the layer. For the sake of Options.Reserve nothing
+//     goes that was read in the last ten minutes, or is complete and in use: a cache that grew
+//     too large is not worth a container's time, and kubelet has unused images to remove.
+//   - Options.MaxBytes and Options.Reserve do not make Fill evict: it takes what is to spare, else two
+//     layers that do not fit would evict one another for ever.
+//   - Once checked, bytes on disk are believed for as long as the process lives, as a
+//     file system's are; a file that was cut off is noticed. The next process checks them again.
 //   - A request is read as a stream: a span is decoded as soon as its own bytes are
 //     there, while the next come in, and a reader is served as soon as the decoder
 //     has come past the bytes it wants. The rest of the span, and writing it, come
@@ -48,7 +65,7 @@
 //     requests, memory and cores alike; Fill pauses while a reader waits, in the middle
 //     of its requests, and while anybody reads at all: filling two gigabytes beside a
 //     container that starts took four seconds from it. Half a minute is the longest it
-//     makes way for reads of what is there. A reader who wants what
+//     makes way for reads of what is there, and five seconds for one whose registry sends nothing. A reader who wants what
 //     is on its way already makes that as urgent as itself, and asks anew only for a
 //     span that is far back in a stream.
 //   - A container that finds its files in the page cache reads nothing here, but does
@@ -139,9 +156,6 @@ const (
 // readerSlots is how many times Options.Requests readers may have under way.
 const readerSlots = 16
 
-// maxSpan bounds the compressed and the uncompressed bytes of one span.
-const maxSpan = 256 << 20
-
 // trashPrefix starts the names of directories that are being removed.
 const trashPrefix = ".removed-"
 
@@ -155,6 +169,11 @@ type Options struct {
 	Requests int           // range requests under way, over all layers, before only readers may make more, up to 16 times as many; 0 means 8, at least 2
 	Quiet    time.Duration // how long nobody must have read before Fill goes on, for half a minute at most; 0 means 1 s, negative none
 	Spare    func() bool   // reports whether there is a core to spare for Fill; nil means that the machine's load is looked at
+
+	MaxBytes int64                       // of spans on disk, over all layers; 0 means no limit
+	Reserve  func(size int64) int64      // bytes to be left free on a disk of size bytes; nil means none
+	Uses     func() map[string]Use       // what layers are to whoever opened them, by key; nil means that all are InUse
+	OnRoom   func(state Room, why error) // told when it changes whether there is room on disk, from one goroutine at a time; nil means nobody
 }
 
 func (o *Options) setDefaults() {
@@ -178,6 +197,7 @@ func (o *Options) setDefaults() {
 	}
 	o.Requests = max(o.Requests, 2) // one is kept free for readers
 	o.Retries = max(o.Retries, 0)
+	o.MaxBytes = max(o.MaxBytes, 0)
 }
 
 // Store is the directory of all layers' spans. It is safe for concurrent use.
@@ -189,6 +209,8 @@ type Store struct {
 	calm     *calm
 	decoders decoders
 	buffers  buffers
+	room     room
+	kept     kept
 
 	mu     sync.Mutex          // guards what follows, and Layer.handles
 	layers map[string]*Layer   // by key
@@ -216,7 +238,7 @@ func Open(dir string, opts Options) (*Store, error) {
 			return nil, fmt.Errorf("open span store: %w", err)
 		}
 	}
-	return &Store{
+	s := &Store{
 		dir:      dir,
 		opts:     opts,
 		slots:    gate{share: slotShares(int64(opts.Requests))},
@@ -225,7 +247,10 @@ func Open(dir string, opts Options) (*Store, error) {
 		decoders: decoders{limit: opts.Decoders, spare: opts.Spare},
 		layers:   make(map[string]*Layer),
 		open:     make(map[*Layer]struct{}),
-	}, nil
+		kept:     kept{limit: opts.MaxMemory / 4},
+	}
+	s.room.open(s)
+	return s, nil
 }
 
 // shares returns what of n each class may use: readers all of it, Fill a quarter.
@@ -352,6 +377,7 @@ func (s *Store) Close() error {
 		errs = append(errs, l.shutdown())
 	}
 	s.decoders.workers.Wait() // they have nothing left to do
+	s.room.close()
 	return errors.Join(errs...)
 }
 
@@ -361,39 +387,4 @@ func (s *Store) drop(l *Layer) {
 	if s.layers[l.key] == l {
 		delete(s.layers, l.key)
 	}
-}
-
-func checkKey(key string) error {
-	if key == "" || len(key) > 255 || key[0] == '.' || strings.ContainsAny(key, "/\x00") {
-		return errors.New("key is not a plain file name")
-	}
-	return nil
-}
-
-// checkZInfo checks what the planner relies on; whatever made zi may have been less strict.
-func checkZInfo(zi *ztoc.ZInfo, size int64) error {
-	if zi.CompressedSize != size {
-		return fmt.Errorf("%w: compressed size %d, source has %d bytes", ErrSpans, zi.CompressedSize, size)
-	}
-	if zi.UncompressedSize < 0 {
-		return fmt.Errorf("%w: uncompressed size %d", ErrSpans, zi.UncompressedSize)
-	}
-	var end int64
-	for i := range zi.Spans {
-		sp := &zi.Spans[i]
-		if sp.Out.Len == 0 && sp.Out.Off >= zi.UncompressedSize && end == zi.UncompressedSize {
-			continue // padding behind the tar, which no reader asks for
-		}
-		if sp.Out.Off != end || sp.Out.Len < 0 || sp.Out.Len > maxSpan {
-			return fmt.Errorf("%w: span %d holds [%d,+%d) of the tar, expected to start at %d", ErrSpans, i, sp.Out.Off, sp.Out.Len, end)
-		}
-		if sp.In.Off < 0 || sp.In.Len < 0 || sp.In.Len > maxSpan || sp.In.Off > size-sp.In.Len {
-			return fmt.Errorf("%w: span %d is [%d,+%d) of %d bytes", ErrSpans, i, sp.In.Off, sp.In.Len, size)
-		}
-		end = sp.Out.End()
-	}
-	if end < zi.UncompressedSize {
-		return fmt.Errorf("%w: spans end at %d of %d bytes", ErrSpans, end, zi.UncompressedSize)
-	}
-	return nil
 }

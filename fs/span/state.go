@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -93,11 +94,37 @@ type disk struct {
 	data, state file
 	identity    identity
 	size        int64 // of data
+
+	// Held to write spans and note them, and exclusively to take some away and note that:
+	// what is being written must not fall into the hole.
+	holes sync.RWMutex
 }
 
 // openDisk opens the files in dir, making or resetting them where they do not
-// belong to the zInfo. sums has the recorded CRC32C of each span that has a slot.
+// belong to the zInfo. sums has the recorded CRC32C of each span that has a slot. On a disk
+// that cannot be written to, what is there is read, and nothing more comes to it.
 func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map[int]uint32, err error) {
+	d, sums, err = openWritable(dir, id, spans, size)
+	if !general(err) {
+		return d, sums, err
+	}
+	d = &disk{data: noFile{err}, state: noFile{err}, identity: id, size: size}
+	data, e := os.Open(filepath.Join(dir, "data"))
+	if e != nil {
+		return d, nil, nil
+	}
+	state, e := os.Open(filepath.Join(dir, "state"))
+	if e != nil {
+		return d, nil, data.Close()
+	}
+	if sums, e = load(state, id, spans); e != nil || sums == nil {
+		return d, nil, errors.Join(data.Close(), state.Close())
+	}
+	d.data, d.state = readOnly{data, err}, readOnly{state, err}
+	return d, sums, nil
+}
+
+func openWritable(dir string, id identity, spans int, size int64) (d *disk, sums map[int]uint32, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 )
 
 // errPanic is the cause when a source or decoder panicked; the daemon must outlive it.
@@ -20,9 +21,21 @@ func contain(err *error) {
 	}
 }
 
+// meter counts the bytes that come in as they do: a stream may take minutes.
+type meter struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n.Add(int64(n))
+	return n, err
+}
+
 // body is the compressed bytes of a request, as they come in.
 type body struct {
-	r    io.ReadCloser
+	r    io.Reader
 	pos  int64 // of the next byte in the layer
 	end  int64 // behind the last byte
 	last byte  // the one before pos, if that has been read
@@ -72,8 +85,7 @@ func (l *Layer) stream(ctx context.Context, req *request) (err error) {
 		return err
 	}
 	defer r.Close()
-	b := &body{r: r, pos: in.Off, end: in.End()}
-	defer func() { l.stats.bytesFetched.Add(b.pos - in.Off) }()
+	b := &body{r: &meter{r, &l.stats.bytesFetched}, pos: in.Off, end: in.End()}
 	for i, f := range req.flights {
 		if !l.brings(req, f) {
 			continue // it came elsewhere

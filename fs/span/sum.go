@@ -80,8 +80,15 @@ func (l *Layer) digest(ctx context.Context, filled <-chan struct{}) (sum [sha256
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
 		}
-		if err := l.disk.read(p, off); err != nil {
+		ok, err := l.readLocal(p, off, l.zi.SpanAt(off), l.zi.SpanAt(off+int64(len(p))-1))
+		if err != nil {
 			return sum, err
+		}
+		if !ok && filled == nil {
+			return sum, ErrIncomplete // it was evicted meanwhile
+		}
+		if !ok {
+			continue
 		}
 		h.Write(p)
 		off += int64(len(p))
@@ -173,10 +180,8 @@ func (l *Layer) sumTail(ctx context.Context, h hash.Hash) (err error) {
 	}
 	defer r.Close()
 	l.stats.requests.Add(1)
-	b := &body{r: r, pos: in.Off}
-	err = b.read(buf, in.Off)
-	l.stats.bytesFetched.Add(b.pos - in.Off)
-	if err != nil {
+	b := &body{r: &meter{r, &l.stats.bytesFetched}, pos: in.Off}
+	if err := b.read(buf, in.Off); err != nil {
 		return err
 	}
 	for i := first; i < len(l.zi.Spans); i++ {

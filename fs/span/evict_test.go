@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package span
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seekoci/seekoci/ztoc"
+)
+
+const evictSpan = 64 << 10
+
+// evictable is a store with complete and incomplete layers, used and unused ones, and Keep.
+type evictable struct {
+	t      *testing.T
+	s      *Store
+	uses   map[string]Use
+	data   *layerData
+	layers map[string]*Layer
+	src    map[string]*source
+}
+
+// newEvictable makes layers by key: 8 spans of which those whose keys say so are complete.
+func newEvictable(t *testing.T, opts Options, uses map[string]Use) *evictable {
+	t.Helper()
+	e := &evictable{t: t, uses: uses, data: plainLayer(8, evictSpan), layers: map[string]*Layer{}, src: map[string]*source{}}
+	e.data.zi.Spans = e.data.zi.Spans[:8]
+	e.data.zi.UncompressedSize, e.data.zi.CompressedSize = 8*evictSpan, 8*evictSpan
+	e.data.blob, e.data.plain = e.data.blob[:8*evictSpan], e.data.plain[:8*evictSpan]
+	opts.Quiet = now
+	opts.Uses = func() map[string]Use { return e.uses }
+	e.s = mustOpen(t, t.TempDir(), opts)
+	for i, key := range slices.Sorted(mapKeys(uses)) {
+		e.src[key] = e.data.source()
+		l, err := e.s.Layer(key, e.data.zi, e.src[key])
+		must(t, err)
+		n := int64(6)
+		if key[0] == 'c' {
+			n = 8
+		}
+		must(t, l.Prefetch(t.Context(), []ztoc.Range{{Len: n * evictSpan}}))
+		mustRead(t, l, e.data, 0, 10)
+		settled(t, l)
+		l.used.Store(uint32(i + 1)) // in the order of their names
+		for j := range l.ages {
+			l.ages[j].Store(uint32(8 - j)) // the last one first
+		}
+		l.answered.Store(0)
+		e.layers[key] = l
+	}
+	return e
+}
+
+func mapKeys(m map[string]Use) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// present returns which spans of each layer are on disk, as "01234567".
+func (e *evictable) present() map[string]string {
+	got := make(map[string]string)
+	for key, l := range e.layers {
+		got[key] = ""
+		for i := range l.spans {
+			if l.spans[i].Load() != absent {
+				got[key] += fmt.Sprint(i)
+			}
+		}
+	}
+	return got
+}
+
+func (e *evictable) want(want map[string]string) {
+	e.t.Helper()
+	if got := e.present(); fmt.Sprint(got) != fmt.Sprint(want) {
+		e.t.Errorf("on disk are %v, want %v", got, want)
+	}
+	var n, blocks int64
+	for _, l := range e.layers {
+		n += l.onDisk.Load()
+		blocks += l.Allocated()
+	}
+	if n != e.s.Stats().Bytes {
+		e.t.Errorf("%d bytes on disk, %d counted", n, e.s.Stats().Bytes)
+	}
+	if most := n + int64(len(e.layers))*(16<<10); blocks > most {
+		e.t.Errorf("files take %d bytes, want %d at most", blocks, most)
+	}
+	for _, l := range e.layers {
+		mustRead(e.t, l, e.data, 0, 8*evictSpan)
+	}
+}
+
+// TestEvictOrder evicts from layers of all kinds.
+func TestEvictOrder(t *testing.T) {
+	uses := map[string]Use{"a-unused": Unused, "b-used": InUse, "c-unused": Unused, "cc-used": InUse, "d-kept": Keep}
+	all := map[string]string{"a-unused": "012345", "b-used": "012345", "c-unused": "01234567", "cc-used": "01234567", "d-kept": "012345"}
+	for _, c := range []struct {
+		spans int
+		want  map[string]string // what differs from all
+	}{
+		{0, nil},
+		{1, map[string]string{"a-unused": "01234"}},
+		{6, map[string]string{"a-unused": ""}},
+		{8, map[string]string{"a-unused": "", "b-used": "0123"}},
+		{13, map[string]string{"a-unused": "", "b-used": "", "c-unused": "0123456"}},
+		{21, map[string]string{"a-unused": "", "b-used": "", "c-unused": "", "cc-used": "0123456"}},
+		{100, map[string]string{"a-unused": "", "b-used": "", "c-unused": "", "cc-used": ""}},
+	} {
+		t.Run(fmt.Sprint(c.spans), func(t *testing.T) {
+			e := newEvictable(t, Options{}, uses)
+			want := map[string]string{}
+			for k, v := range all {
+				want[k] = v
+			}
+			for k, v := range c.want {
+				want[k] = v
+			}
+			got := e.s.evict(t.Context(), int64(c.spans)*evictSpan, true)
+			if most := int64(28 * evictSpan); got != min(int64(c.spans)*evictSpan, most) || e.s.Stats().Evicted != got {
+				t.Errorf("evicted %d bytes, says %d", got, e.s.Stats().Evicted)
+			}
+			e.want(want)
+		})
+	}
+}
+
+// TestEvictSpares holds what is not evicted, because it is complete and cannot be had again,
+// or because the disk is not really full and it would be missed.
+func TestEvictSpares(t *testing.T) {
+	uses := map[string]Use{"b-used": InUse, "c-unused": Unused, "cc-used": InUse}
+	gone := func(context.Context, int, []byte, int64) error { return errors.New("gone") }
+	t.Run("source gone", func(t *testing.T) {
+		e := newEvictable(t, Options{}, uses)
+		for _, src := range e.src {
+			src.hook = gone
+		}
+		if n := e.s.evict(t.Context(), 1<<30, true); n != 0 {
+			t.Errorf("evicted %d bytes", n)
+		}
+		for _, src := range e.src {
+			src.hook = nil
+		}
+		e.want(map[string]string{"b-used": "012345", "c-unused": "01234567", "cc-used": "01234567"})
+	})
+	t.Run("source lies", func(t *testing.T) {
+		e := newEvictable(t, Options{}, uses)
+		e.src["c-unused"].hook = func(_ context.Context, _ int, p []byte, _ int64) error { p[0] ^= 1; return nil }
+		e.s.evict(t.Context(), 7*evictSpan, true)
+		e.src["c-unused"].hook = nil
+		e.want(map[string]string{"b-used": "", "c-unused": "01234567", "cc-used": "0123456"})
+	})
+	t.Run("soft", func(t *testing.T) {
+		e := newEvictable(t, Options{}, uses)
+		age := func(spans, layers uint32) {
+			for _, l := range e.layers {
+				l.used.Store(layers)
+				for i := range l.ages {
+					l.ages[i].Store(spans + uint32(i)*100)
+				}
+			}
+		}
+		now := e.s.clock()
+		age(now, now)
+		if n := e.s.evict(t.Context(), 1<<30, false); n != 0 {
+			t.Errorf("evicted %d bytes of what was just read", n)
+		}
+		// As if the store had been open for long.
+		e.s.calm.base = e.s.calm.base.Add(-800 * 1e9)
+		age(1, 700)
+		if n := e.s.evict(t.Context(), 1<<30, false); n != 11*evictSpan {
+			t.Errorf("evicted %d spans", n/evictSpan)
+		}
+		e.want(map[string]string{"b-used": "345", "c-unused": "", "cc-used": "01234567"})
+	})
+}
+
+// TestReserve has others use up the disk: what is not in use goes, Fill waits, and goes on
+// when they give it back.
+func TestReserve(t *testing.T) {
+	const disk = 100 << 20
+	var mu sync.Mutex
+	free := int64(disk / 2)
+	room := newTold()
+	e := newEvictable(t, Options{Reserve: func(size int64) int64 { return size / 5 }, OnRoom: room.tell},
+		map[string]Use{"a-unused": Unused, "b-used": InUse})
+	e.s.room.mu.Lock()
+	e.s.room.free = func() (int64, int64, error) { mu.Lock(); defer mu.Unlock(); return free, disk, nil }
+	e.s.room.mu.Unlock()
+	setFree := func(n int64) {
+		mu.Lock()
+		free = n
+		mu.Unlock()
+		e.s.room.call()
+	}
+	setFree(disk / 10)
+	room.want(t, Low)
+	if got := e.present(); got["a-unused"] != "012345" {
+		t.Errorf("on disk are %v", got) // it was read a moment ago
+	}
+	e.s.calm.base = e.s.calm.base.Add(-120 * 1e9)
+	n := e.src["b-used"].requests()
+	res := make(chan error)
+	go func() { res <- e.layers["b-used"].Fill(t.Context()) }()
+	mustRead(t, e.layers["b-used"], e.data, 6*evictSpan, 10) // readers are served, and what they read is written
+	settled(t, e.layers["b-used"])
+	e.s.room.look(t.Context())
+	if got := e.present(); got["a-unused"] != "" || got["b-used"][:7] != "0123456" {
+		t.Errorf("on disk are %v", got)
+	}
+	if m := e.src["b-used"].requests(); m != n+1 {
+		t.Errorf("%d requests", m-n)
+	}
+	setFree(disk / 2)
+	must(t, <-res)
+	room.want(t, Enough)
+}
+
+// TestMaxBytes reads more than may be on disk.
+func TestMaxBytes(t *testing.T) {
+	const limit = 20 * evictSpan
+	e := newEvictable(t, Options{MaxBytes: limit}, map[string]Use{"a": Unused, "b": InUse, "c": Unused, "d": Unused, "e": InUse})
+	r := rand.New(rand.NewPCG(1, 2))
+	keys := slices.Sorted(mapKeys(e.uses))
+	for range 300 {
+		l := e.layers[keys[r.IntN(len(keys))]]
+		off := r.Int64N(8*evictSpan - 1000)
+		mustRead(t, l, e.data, off, 1000)
+		if n := e.s.Stats().Bytes; n > limit+2*evictSpan { // as many as are written at the same time
+			t.Fatalf("%d bytes on disk, more than %d", n, limit)
+		}
+	}
+	if e.s.Stats().Evicted == 0 {
+		t.Error("nothing was evicted")
+	}
+	// Fill takes only what is to spare.
+	ctx, cancel := context.WithCancel(t.Context())
+	res := make(chan error)
+	go func() { res <- e.layers["e"].Fill(ctx) }()
+	e.s.room.look(ctx)
+	cancel()
+	if err := <-res; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestEvictCrash ends between each step of an eviction; the next process reads the right bytes.
+func TestEvictCrash(t *testing.T) {
+	d := plainLayer(8, evictSpan)
+	for step, do := range map[string]func(*Layer){
+		"hole": func(l *Layer) { l.disk.punch(evictSpan, 3*evictSpan) },
+		"record": func(l *Layer) {
+			l.disk.punch(evictSpan, 3*evictSpan)
+			l.disk.forget(1, 3)
+		},
+		"no hole": func(l *Layer) { l.disk.forget(1, 4) },
+	} {
+		t.Run(step, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(dir, Options{})
+			must(t, err)
+			l := mustLayer(t, s, d, d.source())
+			mustRead(t, l, d, 0, 6*evictSpan)
+			settled(t, l)
+			do(l)
+			must(t, s.Close())
+			l = mustLayer(t, mustOpen(t, dir, Options{}), d, d.source())
+			mustRead(t, l, d, 0, int64(len(d.plain)))
+			settled(t, l)
+			mustRead(t, l, d, 0, int64(len(d.plain)))
+		})
+	}
+}
+
+// TestEvictBetween evicts what is handed out as an extent, or is being digested.
+func TestEvictBetween(t *testing.T) {
+	e := newEvictable(t, Options{}, map[string]Use{"c": Unused})
+	l := e.layers["c"]
+	x, ok := l.Extent(0, evictSpan, 8*evictSpan)
+	if !ok {
+		t.Fatal("no extent")
+	}
+	done := make(chan int64)
+	go func() { done <- l.drop([]int{0, 1, 2}) }()
+	p := make([]byte, evictSpan)
+	for range 100 {
+		if _, err := unix.Pread(x.Fd, p, x.Off); err != nil || !bytes.Equal(p, e.data.plain[:evictSpan]) {
+			t.Fatalf("other bytes, %v", err)
+		}
+	}
+	x.Release()
+	if n := <-done; n != 3*evictSpan {
+		t.Errorf("evicted %d bytes", n)
+	}
+	if _, ok := l.Extent(0, evictSpan, 8*evictSpan); ok || l.Complete() {
+		t.Error("an extent of what is evicted")
+	}
+	if _, err := l.Sum(t.Context()); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("digest of half a layer: %v", err)
+	}
+	if err := l.ReadLocal(make([]byte, 10), 3*evictSpan-5); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("local read of what is evicted: %v", err)
+	}
+	must(t, l.ReadLocal(p, 3*evictSpan))
+	e.want(map[string]string{"c": "34567"})
+}
+
+// TestStormEvict has readers, fills and digests go on while spans are evicted as fast as can be, the disk
+// fails, the source too, and the budget is small.
+func TestStormEvict(t *testing.T) {
+	layers := []*layerData{gzipLayer(t, 16<<10), plainLayer(40, 20_000), plainLayer(10, 300_000)}
+	dir := t.TempDir()
+	for _, limit := range []int64{0, 500_000} {
+		s, err := Open(dir, Options{MaxFetch: 64 << 10, MaxMemory: 2 << 20, Quiet: now, MaxBytes: limit, Spare: func() bool { return true }})
+		must(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		var readers, evictors sync.WaitGroup
+		var all []*Layer
+		for i, d := range layers {
+			src := d.source()
+			src.hook = func(_ context.Context, n int, p []byte, _ int64) error {
+				switch n % 9 {
+				case 2:
+					return errors.New("boom")
+				case 4:
+					p[len(p)/2] ^= 1
+				}
+				return nil
+			}
+			l, err := s.Layer(string(rune('a'+i)), d.zi, src)
+			must(t, err)
+			all = append(all, l)
+			if i == 1 {
+				l.disk.data = &flakyFile{File: l.disk.data.(*os.File)}
+			}
+			for g := range 4 {
+				readers.Go(func() { evictStorm(t, l, d, rand.New(rand.NewPCG(uint64(i), uint64(g)))) })
+			}
+		}
+		evictors.Go(func() {
+			r := rand.New(rand.NewPCG(7, 7))
+			for ctx.Err() == nil {
+				s.evict(ctx, r.Int64N(400_000), r.IntN(2) == 0)
+				l := all[r.IntN(len(all))]
+				if i := r.IntN(len(l.spans)); l.zi.Spans[i].Out.Len > 0 {
+					l.drop([]int{i})
+				}
+			}
+		})
+		readers.Wait()
+		stop()
+		evictors.Wait()
+		for i, l := range all {
+			d := layers[i]
+			for j := range l.spans {
+				out := d.zi.Spans[j].Out
+				p := make([]byte, min(out.Len, max(l.Size()-out.Off, 0)))
+				var err error
+				for range 50 {
+					if err = l.ReadAt(t.Context(), p, out.Off); err == nil {
+						break
+					}
+				}
+				if err != nil || !bytes.Equal(p, d.plain[out.Off:][:len(p)]) {
+					t.Errorf("wrong bytes of layer %d, or %v", i, err)
+				}
+			}
+		}
+		must(t, s.Close())
+		idle(t, s)
+		for _, l := range all {
+			consistent(t, l)
+		}
+		if n := s.room.bytes.Load(); n != 0 {
+			t.Errorf("%d bytes are counted of no layer", n)
+		}
+	}
+}
+
+// evictStorm does some things to a layer, none of it for long: Fill may well wait for room.
+func evictStorm(t *testing.T, l *Layer, d *layerData, r *rand.Rand) {
+	size := int64(len(d.plain))
+	for range 30 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		off := r.Int64N(size)
+		p := make([]byte, r.Int64N(min(size-off, 100_000)+1))
+		var err error
+		switch r.IntN(10) {
+		case 0:
+			_ = l.Fill(ctx)
+		case 1:
+			_ = l.Prefetch(ctx, []ztoc.Range{{Off: off, Len: int64(len(p))}, {Off: size / 2, Len: 1}})
+		case 2:
+			var sum [sha256.Size]byte
+			if sum, err = l.FillSum(ctx); err == nil && sum != sha256.Sum256(d.plain) && int64(len(d.plain)) == l.Size() && d.zi.Compression == ztoc.Uncompressed {
+				t.Error("wrong digest")
+			}
+		case 3:
+			if err = l.ReadLocal(p, off); err == nil && !bytes.Equal(p, d.plain[off:][:len(p)]) {
+				t.Errorf("wrong bytes on disk at %d", off)
+			}
+		case 4:
+			if x, ok := l.Extent(off, int64(len(p)), size); ok {
+				if _, err := unix.Pread(x.Fd, p, x.Off); err == nil && !bytes.Equal(p, d.plain[off:][:len(p)]) {
+					t.Errorf("wrong bytes in the extent at %d", off)
+				}
+				x.Release()
+			}
+		default:
+			if err = l.ReadFile(ctx, p, off, ztoc.Range{Len: size}); err == nil && !bytes.Equal(p, d.plain[off:][:len(p)]) {
+				t.Errorf("wrong bytes at %d", off)
+			}
+		}
+		cancel()
+	}
+}
+
+// flakyFile fails every few writes.
+type flakyFile struct {
+	*os.File
+	mu sync.Mutex
+	n  int
+}
+
+func (f *flakyFile) WriteAt(p []byte, off int64) (int, error) {
+	f.mu.Lock()
+	f.n++
+	n := f.n
+	f.mu.Unlock()
+	switch n % 64 {
+	case 3:
+		return 0, unix.ENOSPC
+	case 5, 25:
+		k, _ := f.File.WriteAt(p[:len(p)/3], off)
+		return k, unix.EIO
+	}
+	return f.File.WriteAt(p, off)
+}
