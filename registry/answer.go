@@ -5,6 +5,7 @@ package registry
 import (
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ func accept(res *http.Response, sp span, size int64, whole bool) (*answer, error
 	if whole && res.StatusCode != http.StatusOK {
 		return nil, protocolError(res, "status %d without a range asked for", res.StatusCode)
 	}
+	if res.StatusCode == http.StatusOK && cr == "" && isHTML(res) {
+		return nil, protocolError(res, "a page of HTML, not a blob")
+	}
 	if res.StatusCode == http.StatusOK && (whole || !partial(res, cr, size)) {
 		if res.ContentLength >= 0 && res.ContentLength != size {
 			return nil, protocolError(res, "Content-Length is %d, want %d", res.ContentLength, size)
@@ -62,6 +66,13 @@ func accept(res *http.Response, sp span, size int64, whole bool) (*answer, error
 	}
 	ans.n = min(got.n, sp.n)
 	return ans, nil
+}
+
+// isHTML reports whether an answer is a page, such as one to log in on: of unknown length
+// it would pass for a blob that is sent from its beginning.
+func isHTML(res *http.Response) bool {
+	t, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	return err == nil && t == "text/html"
 }
 
 // partial reports whether an answer of status 200 is in truth a part: some

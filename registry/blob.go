@@ -24,6 +24,7 @@ type Blob struct {
 	mu    sync.Mutex           // guards what follows
 	final map[string]*url.URL  // endpoint host → where its redirects led to
 	miss  map[string]time.Time // mirror host → not asked for this blob until then
+	sent  sent
 }
 
 // Blob returns a ranged reader of the blob desc, whose size must be known. It makes no request.
@@ -203,27 +204,46 @@ func (a *attempts) openAt(ctx context.Context, ep endpoint, sp span, whole bool)
 	if !whole {
 		header.Set("Range", sp.header())
 	}
-	res, err := a.blob.ask(ctx, ep, header)
+	res, ans, err := a.ask(ctx, ep, header, sp, whole)
 	if err != nil {
 		return nil, err
 	}
-	ans, err := accept(res, sp, a.blob.desc.Size, whole)
-	if err == nil {
-		ans.from = ep
-		if ans.skip > maxSkip && a.skipped && !a.keep {
-			err = protocolError(res, "ranges are ignored")
-		} else if ans.skip > 0 && !a.keep {
-			a.skipped = a.skipped || ans.skip > maxSkip
-			if _, serr := io.CopyN(io.Discard, res.Body, ans.skip); serr != nil {
-				err = a.blob.broken(ans, serr)
-			}
+	ans.from = ep
+	if ans.skip > maxSkip && a.skipped && !a.keep {
+		err = protocolError(res, "ranges are ignored")
+	} else if ans.skip > 0 && !a.keep {
+		a.skipped = a.skipped || ans.skip > maxSkip
+		if _, serr := io.CopyN(io.Discard, res.Body, ans.skip); serr != nil {
+			err = a.blob.broken(ans, serr)
 		}
 	}
 	if err != nil {
 		_ = res.Body.Close()
 		return nil, err
 	}
+	a.blob.note(ep, sp)
 	return ans, nil
+}
+
+// ask asks ep, and makes sense of the answer. Where a redirect of before has led to one
+// that makes none, such as a page to log in on, ep is asked for a new one.
+func (a *attempts) ask(ctx context.Context, ep endpoint, header http.Header, sp span, whole bool) (*http.Response, *answer, error) {
+	for again := false; ; again = true {
+		led := a.blob.remembered(ep.host)
+		res, err := a.blob.ask(ctx, ep, header)
+		if err != nil {
+			return nil, nil, err
+		}
+		ans, err := accept(res, sp, a.blob.desc.Size, whole)
+		if err == nil {
+			return res, ans, nil
+		}
+		_ = res.Body.Close()
+		a.blob.forgetAll(ep.host)
+		if led == nil || again || ctx.Err() != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // ask sends the request to where ep's redirects led before, else to ep. A URL
@@ -262,8 +282,8 @@ func (b *Blob) follow(ctx context.Context, ep endpoint, u *url.URL, header http.
 		case res.StatusCode == http.StatusOK, res.StatusCode == http.StatusPartialContent:
 			b.remember(ep, u)
 			return res, nil
-		case res.StatusCode == http.StatusForbidden && !fresh && sameOrigin(u, ep.base) && c.tokens.forget(u.Host):
-			fresh = true // some registries say 403 for a token that has expired
+		case denied(res) && !fresh && ctx.Err() == nil && sameOrigin(u, ep.base) && c.tokens.forget(u.Host):
+			fresh = true
 			_ = res.Body.Close()
 			continue
 		case res.StatusCode < 300 || res.StatusCode >= 400 || res.StatusCode == http.StatusNotModified:
@@ -319,6 +339,13 @@ func (b *Blob) remember(ep endpoint, u *url.URL) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.final[ep.host] = u
+}
+
+// forgetAll drops where the redirects of an endpoint led to.
+func (b *Blob) forgetAll(host string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.final, host)
 }
 
 // forget drops u unless another has taken its place.

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -40,6 +41,7 @@ var (
 var (
 	errHeaderTimeout = errors.New("no answer in time")
 	errStalled       = errors.New("body stalled")
+	errSlow          = errors.New("body comes too slowly")
 	errTimeout       = errors.New("request took too long")
 )
 
@@ -216,7 +218,13 @@ func failed(method string, u *url.URL, err error) error {
 		}
 		return &Error{Method: strings.ToUpper(client.Op), URL: redactText(client.URL), Err: scrubbed(client.Err), transport: true}
 	}
-	return &Error{Method: method, URL: at, Err: scrubbed(err)}
+	return &Error{Method: method, URL: at, Err: scrubbed(err), transport: broken(err)}
+}
+
+// broken reports whether a body that oras-go was reading has ended before its end.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &op)
 }
 
 func message(s string) error {

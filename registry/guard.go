@@ -41,7 +41,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // answer has any status. Its request carries no secrets.
 func (c *Client) guard(req *http.Request, send sender, limit time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	w := &watch{ctx: ctx, cancel: cancel, stall: c.opts.Timeouts.Stall}
+	w := &watch{ctx: ctx, cancel: cancel, pace: pace{window: c.opts.Timeouts.Stall}, stall: c.opts.Timeouts.Stall}
 	w.timer = time.AfterFunc(w.stall, func() { cancel(errStalled) })
 	w.timer.Stop() // runs while a Read of the body does
 	h := &headerWatch{wait: c.opts.Timeouts.Header}
@@ -83,6 +83,7 @@ type watch struct {
 	timer  *time.Timer // of a stalled body
 	limit  *time.Timer // of the whole; nil means none
 	stall  time.Duration
+	pace   pace
 	method string
 	url    *url.URL
 }
@@ -97,7 +98,7 @@ func (w *watch) end() {
 
 // explain makes an *Error of err, with our own cause if we ended the request.
 func (w *watch) explain(method string, u *url.URL, err error) error {
-	for _, own := range []error{errHeaderTimeout, errStalled, errTimeout} {
+	for _, own := range []error{errHeaderTimeout, errStalled, errSlow, errTimeout} {
 		if context.Cause(w.ctx) == own {
 			return &Error{Method: method, URL: clean(redact(u).String()), Err: own, transport: true}
 		}
@@ -114,8 +115,13 @@ type watchedBody struct {
 // Read reads; any error but io.EOF is an *Error.
 func (b *watchedBody) Read(p []byte) (int, error) {
 	b.w.timer.Reset(b.w.stall)
+	begin := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.w.timer.Stop()
+	if err == nil && b.w.pace.slow(n, time.Since(begin)) {
+		b.w.cancel(errSlow)
+		err = errSlow
+	}
 	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
@@ -131,6 +137,27 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 func (b *watchedBody) Close() error {
 	defer b.w.end()
 	return b.ReadCloser.Close()
+}
+
+// minPace is how many bytes a second a body must bring while it is waited for. Who sends
+// less keeps a reader, a connection and memory for as long as it likes.
+const minPace = 8 << 10
+
+// pace watches how fast a body comes, in windows of the time that is spent waiting for it.
+type pace struct {
+	window, spent time.Duration
+	bytes         int64
+}
+
+// slow counts n bytes that were waited for, and reports whether too few came in a window.
+func (p *pace) slow(n int, waited time.Duration) bool {
+	p.spent, p.bytes = p.spent+waited, p.bytes+int64(n)
+	if p.spent < p.window {
+		return false
+	}
+	slow := float64(p.bytes) < minPace*p.spent.Seconds()
+	p.spent, p.bytes = 0, 0
+	return slow
 }
 
 // headerWatch is the time for headers. It begins anew with each piece of the
@@ -169,6 +196,12 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
+// denied reports whether an answer may be that to a token that has expired: some
+// registries say 403 then, others 401 without a word of where to get another.
+func denied(res *http.Response) bool {
+	return res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden
+}
+
 // metadata is the client that oras-go speaks through. It turns failures into
 // *Error, 404 excepted, which oras-go reads itself.
 type metadata struct{ c *Client }
@@ -176,6 +209,10 @@ type metadata struct{ c *Client }
 // Do implements remote.Client.
 func (m metadata) Do(req *http.Request) (*http.Response, error) {
 	res, err := m.c.guard(req, m.c.auth.Do, 0)
+	if err == nil && denied(res) && req.Context().Err() == nil && (req.Method == http.MethodGet || req.Method == http.MethodHead) && m.c.tokens.forget(req.URL.Host) {
+		_ = res.Body.Close()
+		res, err = m.c.guard(req, m.c.auth.Do, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -188,6 +188,7 @@ func (s *stream) verify() error {
 	}
 	want := s.blob.desc.Digest
 	if got := fmt.Sprintf("%s:%x", want.Algorithm(), s.hash.Sum(nil)); got != want.String() {
+		s.blob.Distrust(0, s.end) // the next who fetches it asks somebody else, if there is one
 		return fmt.Errorf("digest is %s: %w", got, ErrDigest)
 	}
 	return io.EOF

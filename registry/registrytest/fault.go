@@ -107,6 +107,9 @@ func (w *shaper) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Unwrap is for http.ResponseController.
+func (w *shaper) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // Write sends p as fast as the options and faults allow.
 func (w *shaper) Write(p []byte) (int, error) {
 	if !w.header {

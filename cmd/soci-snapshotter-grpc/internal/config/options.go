@@ -115,6 +115,9 @@ func (c Config) Options() snapshotter.Options {
 	if o.Spans.Retries < 0 {
 		o.Spans.Retries = 3
 	}
+	// The default is 0, and nobody means by that to have an error where another mirror has
+	// the right bytes.
+	o.Spans.Retries = max(o.Spans.Retries, minSpanRetries)
 	if c.PullModes.V1.Enable {
 		o.Discover = append(o.Discover, index.V1)
 	}
@@ -123,6 +126,9 @@ func (c Config) Options() snapshotter.Options {
 	}
 	return o
 }
+
+// minSpanRetries is once from where the wrong bytes came from, and once from elsewhere.
+const minSpanRetries = 2
 
 // defaultEIOAfterSec is what holder.eio_after_sec is if it is not there.
 const defaultEIOAfterSec = int64(hold.DefaultGuard / time.Second)
