@@ -50,7 +50,10 @@ func (s *images) fetchAhead(img *image, first digest.Digest) {
 			g.Go(func() error {
 				defer close(c.done)
 				// What cannot be fetched ahead is fetched, and its error reported, when its layer is prepared.
-				c.p, _ = s.fetch(ctx, img.repo, c.layer, c.desc)
+				_ = contained(func() (err error) {
+					c.p, err = s.fetch(ctx, img.repo, c.layer, c.desc)
+					return err
+				})
 				return nil
 			})
 		}

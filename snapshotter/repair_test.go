@@ -140,25 +140,36 @@ func TestFillPanics(t *testing.T) {
 	}
 }
 
-// TestLookupPanics has the lookup of an image panic, at each of its steps: containerd gets
-// an error, and the next lookup is as if there had been none.
+// TestLookupPanics has the lookup of an image panic, at each of its steps: containerd is
+// told to unpack the layer, and the next lookup is as if there had been none.
 func TestLookupPanics(t *testing.T) {
 	m := newMemory()
 	f := newFixture(t, m, Options{})
 	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
-	for _, op := range []string{"resolve", "referrers", "fetch"} {
-		m.setHook(func(_ context.Context, got string, _ digest.Digest) error {
-			if got == op {
+	z, _ := i.index.ZTOC(i.manifest.Layers[0].Digest)
+	for _, at := range []digest.Digest{i.desc.Digest, i.manifest.Config.Digest} {
+		m.setHook(func(_ context.Context, _ string, d digest.Digest) error {
+			if d == at {
 				panic("an image that cannot be")
 			}
 			return nil
 		})
 		if _, err := f.prepare(i, 0); errdefs.IsAlreadyExists(err) {
-			t.Errorf("%s: prepared: %v", op, err)
+			t.Errorf("%s: prepared: %v", at, err)
+			break
 		}
 		check(t, f.Remove(testContext(t), "extract-"+i.name+" "+i.chains[0].String()))
+		check(t, f.Close()) // what was found is forgotten
+		f.start()
 	}
-	failOn(m, "", "")
+	// What is fetched ahead is fetched again.
+	var once sync.Once
+	m.setHook(func(_ context.Context, _ string, d digest.Digest) error {
+		if d == z.Digest {
+			once.Do(func() { panic("a zTOC that cannot be") })
+		}
+		return nil
+	})
 	f.prepareAll(i)
 	f.checkServed(i)
 }
