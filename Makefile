@@ -17,7 +17,7 @@ LDFLAGS  := -s -w -X $(VPKG).revision=$(REVISION) $(if $(VERSION),-X $(VPKG).Ver
 C2TAGS   := no_cri no_btrfs no_zfs no_devmapper no_aufs no_tracing urfave_cli_no_docs osusergo netgo static_build
 C2       := out/containerd2/containerd
 
-.PHONY: help build deps demo test lint fuzz bench generate install clean
+.PHONY: help build deps demo test chaos lint fuzz bench generate install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -34,6 +34,10 @@ demo: deps build ## pull and run an image lazily on this machine, compared with 
 test: deps lint $(C2) ## every test under the race detector, with a summary; PKG=./ztoc/... for some of them
 	@go build -buildvcs=false -o out/testsum ./benchmark/internal/testsum
 	@go test -race -count=1 -timeout 20m -json $(PKG) | out/testsum $(TESTSUM)
+
+chaos: deps build ## faults of all kinds while containers check every byte, for a minute; CHAOS='-for 10m -seed 7' for longer, -h for more
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/ ./benchmark/chaos ./benchmark/chaos/checker ./benchmark/internal/probe
+	@bin/chaos $(CHAOS)
 
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) && test -z "$$bad" || { echo "gofmt -w these: $$bad"; exit 1; }

@@ -78,6 +78,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "bin", "`directory` of soci, soci-snapshotter-grpc, checker and probe")
 	flag.StringVar(&o.containerd, "containerd", "", "`directory` of containerd and ctr; that on PATH by default")
 	flag.BoolVar(&o.race, "race", false, "soci-snapshotter-grpc was built with the race detector")
+	flag.BoolVar(&o.all, "v", false, "say what fails and is explained, too")
 	flag.StringVar(&out, "o", "", "`file` that gets the report, too")
 	flag.Parse()
 	os.Exit(start(o, kinds, out))
@@ -135,6 +136,7 @@ func start(o options, kinds, out string) int {
 // chaos runs once, with everything below dir.
 func chaos(ctx context.Context, o options, dir string) (*report, error) {
 	r := &run{opts: o, dir: dir, checker: filepath.Join(o.bin, "checker"), report: newReport(os.Stderr)}
+	r.report.all = o.all
 	r.report.note("seed", fmt.Sprint(o.seed))
 	return r.report, r.do(ctx)
 }

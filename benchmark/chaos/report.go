@@ -17,6 +17,7 @@ import (
 // report is what has happened. It is safe for concurrent use.
 type report struct {
 	verbose io.Writer // gets what is wrong at once
+	all     bool      // and what is explained, too
 
 	mu        sync.Mutex
 	notes     map[string]string
@@ -117,7 +118,15 @@ func (r *report) failure(image string, f check.Failure, why reason) {
 	case why == unexplained:
 		r.fault("%s", line())
 	default:
+		r.explain(string(why), line)
 		r.locked(func() { r.explained["operations failed: "+string(why)]++ })
+	}
+}
+
+// explain says what failed and why it may, to those who want to know.
+func (r *report) explain(why string, line func() string) {
+	if r.all {
+		r.log(time.Now().Format(time.TimeOnly) + " explained (" + why + "): " + line())
 	}
 }
 
@@ -127,6 +136,7 @@ func (r *report) command(c command, err error, why reason) {
 		r.fault("%s: %v", c, err)
 		return
 	}
+	r.explain(string(why), func() string { return fmt.Sprintf("%s: %v", c, err) })
 	r.locked(func() { r.explained[fmt.Sprintf("commands failed, to %s: %s", c, why)]++ })
 }
 

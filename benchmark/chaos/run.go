@@ -55,6 +55,7 @@ type options struct {
 	kinds      []kind
 	bin        string // directory of soci, soci-snapshotter-grpc and checker
 	containerd string // directory of containerd, "" for the one on PATH
+	all        bool   // failures that are explained are said, too
 	race       bool   // the daemon has the race detector: it is larger and slower
 }
 

@@ -91,7 +91,7 @@ func (t *timeline) during(from, to int64, realms ...realm) bool {
 
 // Tolerances of the rules: the machine is busy, and what has gone wrong is told a little later.
 const (
-	lateError   = 2e9 // after a spoilt answer was the last one
+	lateError   = 3e9 // after a spoilt answer was the last one
 	lateControl = 5e9 // after the end of what a command needs
 )
 

@@ -29,6 +29,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -98,10 +99,9 @@ func Run(opts Options) (err error) {
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	seed := opts.Seed
 	for name, look := range ways() {
-		seed++
-		wg.Go(func() { c.loop(name, look, rand.New(rand.NewPCG(seed, 1)), stop) })
+		r := rand.New(rand.NewPCG(opts.Seed, uint64(crc32.ChecksumIEEE([]byte(name)))))
+		wg.Go(func() { c.loop(name, look, r, stop) })
 	}
 	c.await()
 	close(stop)
