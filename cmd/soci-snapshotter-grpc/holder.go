@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -40,5 +42,19 @@ func unmountCommand() *cli.Command {
 			}
 			return snapshotter.Unmount(ctx, root, func() error { return hold.Release(holderDir(root)) })
 		},
+	}
+}
+
+// leave closes the snapshotter, and then lets the holder guard the mount. If the first has
+// not ended within limit, requests may still be taken here, and a guard must not take them,
+// too: then the end of this process is what tells the holder.
+func leave(snapshotter, holder func() error, limit time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- snapshotter() }()
+	select {
+	case err := <-done:
+		return errors.Join(err, holder())
+	case <-time.After(limit):
+		return fmt.Errorf("close snapshotter: not done after %v", limit)
 	}
 }

@@ -64,18 +64,19 @@ func serve(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	release := func() error { return nil }
 	if keeper != nil {
-		defer func() { err = errors.Join(err, keeper.Close()) }()
-		so.FS.Holder = keeper
+		release, so.FS.Holder = keeper.Close, keeper
 		m.Holder(keeper.Stats)
 	}
 	sn, err := snapshotter.New(ctx, so)
 	if err != nil {
-		return err
+		return errors.Join(err, release())
 	}
-	defer func() { err = errors.Join(err, bounded("close snapshotter", sn.Close)) }()
+	defer func() { err = errors.Join(err, leave(sn.Close, release, stopTimeout)) }()
 	m.Layers(sn.Layers)
 	m.Mount(sn.FS)
+	m.Cache(sn.Cache)
 	l, err := listen(ctx, o.address, passed)
 	if err != nil {
 		return err
@@ -181,18 +182,6 @@ func recovered(ctx context.Context, log *slog.Logger, method string, err *error)
 	if v := recover(); v != nil {
 		log.ErrorContext(ctx, "internal error", "method", method, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		*err = status.Errorf(codes.Internal, "%s: internal error: %v", method, v)
-	}
-}
-
-// bounded runs f, and gives up waiting for it after stopTimeout.
-func bounded(what string, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(stopTimeout):
-		return fmt.Errorf("%s: not done after %v", what, stopTimeout)
 	}
 }
 
