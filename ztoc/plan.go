@@ -180,7 +180,8 @@ func (p *planner) addBlocks(blocks []blockStart) {
 	p.dropBlocks()
 }
 
-// addRefs takes the refs that concern the grid point from the front of x, and those before.
+// addRefs takes the refs up to those that concern the grid point from the front of x, and
+// keeps those that do.
 func (p *planner) addRefs(x *refs) {
 	from, to := p.grid-p.zone, p.grid+inflate.WindowSize
 	for len(x.runs) > 0 {
@@ -195,8 +196,12 @@ func (p *planner) addRefs(x *refs) {
 		}
 		end := uint64(max(0, to-run.out))
 		out, bit := uint32(run.out-p.base), uint32(run.bit-p.first) // they may wrap around, the sums do not
+		grid := p.grid - run.out
 		for ; i < len(list) && uint64(list[i].Pos) < end; i++ {
 			r := &list[i]
+			if int64(r.Pos)-int64(r.Dist) >= grid {
+				continue // to bytes behind all candidates
+			}
 			p.refs = append(p.refs, planRef{out + r.Pos, bit + uint32(r.Bit), r.Dist, r.Len})
 		}
 		x.list = x.list[i:]
