@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -17,16 +18,25 @@ import (
 	"github.com/seekoci/seekoci/cmd/internal/version"
 )
 
-// gcPercent keeps peak memory low: that of an index of a million files is 188 MiB, not
-// 235, and of one of a few thousand, whose memory is mostly buffers without pointers,
-// a quarter less at no cost in time.
-const gcPercent = 50
+// What the garbage collector is told. gcPercent keeps peak memory low: that of an index of
+// a million files is 188 MiB, not 235. Alone it would have a build of a few thousand files
+// collect twenty times, as that has next to nothing to live for; unused, which nobody
+// touches, makes the heap look larger and that five times, for 4 MiB and a twentieth less
+// time.
+const (
+	gcPercent = 50
+	unused    = 8 << 20
+)
 
 func main() {
+	var heap []byte
 	if os.Getenv("GOGC") == "" {
+		heap = make([]byte, unused)
 		debug.SetGCPercent(gcPercent)
 	}
-	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+	code := run(os.Args, os.Stdin, os.Stdout, os.Stderr)
+	runtime.KeepAlive(heap)
+	os.Exit(code)
 }
 
 // run runs the command line args and returns the exit status. The first
