@@ -181,7 +181,8 @@ func (l *Layer) ahead(off, n int64, file ztoc.Range, first, last int) hints {
 	if s := l.streams.observe(l.zi, off, n, file.End()); !s.none() {
 		return hints{near: s}
 	}
-	if n < minGuess || file.Len <= 0 || file.Off < 0 || file.Len > l.zi.UncompressedSize-file.Off || l.guesses.wrong() {
+	if n < minGuess || file.Len <= 0 || file.Off < 0 || file.Len > l.zi.UncompressedSize-file.Off || l.guesses.wrong() ||
+		l.listed.all(first, last) {
 		return hints{}
 	}
 	return l.guess(off, file, first, last)
@@ -202,7 +203,7 @@ func (l *Layer) guess(off int64, file ztoc.Range, first, last int) hints {
 // about, but not far, and files that are used together lie together: every second
 // span is wanted soon, and comes with the same request. Small reads do not.
 func (l *Layer) guessNear(file ztoc.Range, first, last int) spans {
-	if l.touched.all(first, last) {
+	if l.touched.bits.all(first, last) {
 		return spans{}
 	}
 	s := spans{first, last + 1}
@@ -253,7 +254,7 @@ func (g *guesses) wrong() bool {
 // noteGuess notes which spans are guessed.
 func (l *Layer) noteGuess(s spans) {
 	for i := s.from; i < s.to; i++ {
-		if l.spans[i].Load() == absent && !l.touched.has(i) && l.guesses.bits.set(i) {
+		if l.spans[i].Load() == absent && !l.touched.bits.has(i) && l.guesses.bits.set(i) {
 			l.guesses.made.Add(l.zi.Spans[i].In.Len)
 		}
 	}
@@ -283,7 +284,7 @@ func (l *Layer) passive(off, n, end int64, first, last int) bool {
 		l.touch(first, last)
 		return true
 	}
-	if !l.touched.all(first, last) {
+	if !l.touched.bits.all(first, last) {
 		return false
 	}
 	s := l.streams.observe(l.zi, off, n, end)

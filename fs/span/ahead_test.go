@@ -149,7 +149,7 @@ func TestReadAheadLearns(t *testing.T) {
 
 // guesser is a layer of which nothing is on disk.
 func guesser(n int) *Layer {
-	l := &Layer{zi: bigLayer(n), spans: make([]atomic.Uint32, n), touched: touched{bits: newBitmap(n)}, guesses: guesses{bits: newBitmap(n)}}
+	l := &Layer{zi: bigLayer(n), spans: make([]atomic.Uint32, n), listed: newBitmap(n), touched: touched{bits: newBitmap(n)}, guesses: guesses{bits: newBitmap(n)}}
 	l.missing.Store(int64(n))
 	return l
 }
@@ -192,6 +192,31 @@ func TestGuess(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: guessed %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+// TestGuessKnown reads spans that a profile lists, with which nothing has to be guessed.
+func TestGuessKnown(t *testing.T) {
+	d := plainLayer(100, 64<<10)
+	src := d.source()
+	s := mustOpen(t, t.TempDir(), Options{MaxFetch: 64 << 10})
+	l := mustLayer(t, s, d, src)
+	const known, unknown = 10 * (64 << 10), 60 * (64 << 10)
+	must(t, l.Prefetch(t.Context(), []ztoc.Range{{Off: known, Len: 64 << 10}}))
+	if n := src.requests(); n != 1 {
+		t.Fatalf("%d requests for a list of one span", n)
+	}
+	file := ztoc.Range{Len: l.Size()}
+	buf := make([]byte, 32<<10)
+	must(t, l.ReadFile(t.Context(), buf, known, file))
+	settled(t, l)
+	if n := src.requests(); n != 1 {
+		t.Errorf("%d requests after a read of what was listed", n)
+	}
+	must(t, l.ReadFile(t.Context(), buf, unknown, file))
+	settled(t, l)
+	if n := l.Stats().SpansFetched; n < 3 {
+		t.Errorf("%d spans fetched after a read of what was not listed: nothing was guessed", n)
 	}
 }
 

@@ -120,6 +120,7 @@ func (l *Layer) prefetch(ctx context.Context, ranges []ztoc.Range) error {
 		for i, end := l.zi.SpansOf(r); i < end; i++ {
 			if !seen[i] {
 				seen[i] = true
+				l.listed.set(i)
 				ids = append(ids, i)
 			}
 		}

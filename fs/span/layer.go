@@ -42,6 +42,7 @@ type Layer struct {
 	answered atomic.Uint32   // and when the source last delivered one
 	grown    grown
 	touched  touched
+	listed   bitmap // spans that Prefetch was told of
 	streams  streams
 	guesses  guesses
 	stats    counters
@@ -103,6 +104,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		ages:     make([]atomic.Uint32, len(zi.Spans)),
 		sums:     sums,
 		touched:  touched{bits: newBitmap(len(zi.Spans))},
+		listed:   newBitmap(len(zi.Spans)),
 		guesses:  guesses{bits: newBitmap(len(zi.Spans))},
 		streams:  streams{limit: firstAhead},
 		handles:  1,

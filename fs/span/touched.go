@@ -22,6 +22,16 @@ func (b bitmap) has(i int) bool { return b[i/64].Load()&(1<<(i%64)) != 0 }
 // set reports whether i was not in the set.
 func (b bitmap) set(i int) bool { return b[i/64].Or(1<<(i%64))&(1<<(i%64)) == 0 }
 
+// all reports whether all of the spans first to last are in the set.
+func (b bitmap) all(first, last int) bool {
+	for i := first; i <= last; i++ {
+		if !b.has(i) {
+			return false
+		}
+	}
+	return true
+}
+
 // touched is the order in which readers first asked for spans.
 type touched struct {
 	bits bitmap
@@ -30,22 +40,9 @@ type touched struct {
 	order []int32
 }
 
-// has reports whether a reader has asked for span i.
-func (t *touched) has(i int) bool { return t.bits.has(i) }
-
-// all reports whether readers have asked for all of the spans first to last.
-func (t *touched) all(first, last int) bool {
-	for i := first; i <= last; i++ {
-		if !t.has(i) {
-			return false
-		}
-	}
-	return true
-}
-
 // note notes that a reader asks for span i, and reports whether it is the first.
 func (t *touched) note(i int) bool {
-	if t.has(i) || !t.bits.set(i) {
+	if t.bits.has(i) || !t.bits.set(i) {
 		return false
 	}
 	t.mu.Lock()
