@@ -5,11 +5,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"net"
@@ -22,14 +19,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/seekoci/seekoci/snapshotter"
 )
 
 // Bounds of what is read, in bytes.
 const (
-	maxLayerState = 64 << 10
-	maxSpanState  = 256 << 20
-	maxConfig     = 1 << 20
-	maxMetrics    = 64 << 20
+	maxConfig  = 1 << 20
+	maxMetrics = 64 << 20
 )
 
 // layerReport is what the disk says of a lazy layer.
@@ -74,11 +71,16 @@ func (d *doctor) layers(ctx context.Context) report {
 	}
 	var r report
 	var complete, verified, damaged int
+	n := len(entries)
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return one(bad(statusUnseen, name, "", "%d are more than can be read in %v", len(entries), checkTimeout))
 		}
 		l := d.layer(e.Name())
+		if _, err := os.Lstat(filepath.Join(dir, e.Name())); l.Trouble != "" && errors.Is(err, fs.ErrNotExist) {
+			n-- // removed meanwhile
+			continue
+		}
 		r.Layers = append(r.Layers, l)
 		switch {
 		case l.Trouble != "":
@@ -89,7 +91,6 @@ func (d *doctor) layers(ctx context.Context) report {
 			complete++
 		}
 	}
-	n := len(entries)
 	seen := fmt.Sprintf("%d: %d being fetched, %d complete, %d verified", n, n-complete-verified-damaged, complete, verified)
 	if damaged > 0 {
 		r.Checks = append(r.Checks, bad(statusWarn, name, "restart soci-snapshotter-grpc, which looks these up anew; see --layers", "%s, %d damaged", seen, damaged))
@@ -115,69 +116,16 @@ func (d *doctor) condemned() finding {
 
 // layer reads the state of the layer key.
 func (d *doctor) layer(key string) layerReport {
-	var s struct {
-		layerReport
-		Version int `json:"version"`
-	}
-	l := layerReport{Spans: -1}
-	p, err := readBounded(filepath.Join(d.root, "soci", "layers", key, "layer.json"), maxLayerState)
-	if err == nil {
-		err = json.Unmarshal(p, &s)
-	}
-	if err == nil && s.Version != 1 {
-		err = fmt.Errorf("version %d is not 1", s.Version)
-	}
-	if err == nil {
-		err = errors.Join(s.Layer.Validate(), s.ZTOC.Validate())
-	}
-	if err == nil && s.Layer.Encoded()+"-"+s.ZTOC.Encoded() != key {
-		err = errors.New("is of another layer")
-	}
+	s, err := snapshotter.ReadLayer(d.root, key)
+	l := layerReport{Layer: s.Layer, ZTOC: s.ZTOC, Size: s.Size, Images: s.Images, Verified: s.Verified, Spans: -1}
 	if err != nil {
-		l.Trouble = fmt.Sprintf("%s: %v", key, err)
+		l.Trouble = err.Error()
 		return l
 	}
-	l.Layer, l.ZTOC, l.Size, l.Images, l.Verified = s.Layer, s.ZTOC, s.Size, s.Images, s.Verified
-	l.Spans, l.Present, err = spansOf(filepath.Join(d.root, "soci", "spans", key, "state"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.Trouble = err.Error()
+	if s.Spans.Spans > 0 {
+		l.Spans, l.Present, l.Complete = s.Spans.Spans, s.Spans.Present, s.Spans.Complete()
 	}
-	l.Complete = l.Spans >= 0 && l.Present == l.Spans
 	return l
-}
-
-// spansOf counts the spans of a layer, and those whose bytes are on disk, in the state file that fs/span
-// writes: a header of 48 bytes, and 8 for each span, two sums of which the second is over the first.
-func spansOf(path string) (spans, present int, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return -1, 0, err
-	}
-	defer f.Close()
-	r := bufio.NewReader(io.LimitReader(f, maxSpanState))
-	head := make([]byte, 48)
-	if _, err := io.ReadFull(r, head); err != nil {
-		return -1, 0, fmt.Errorf("read %s: %w", path, err)
-	}
-	if string(head[:8]) != "SOCISPAN" || binary.LittleEndian.Uint32(head[8:]) != 1 {
-		return -1, 0, fmt.Errorf("read %s: not a state file, version 1", path)
-	}
-	spans = int(binary.LittleEndian.Uint32(head[12:]))
-	table := crc32.MakeTable(crc32.Castagnoli)
-	signed := append([]byte(nil), head[16:]...)
-	signed = append(signed, make([]byte, 8)...) // span, sum
-	for i := range spans {
-		var slot [8]byte
-		if _, err := io.ReadFull(r, slot[:]); err != nil {
-			break // none has come so far
-		}
-		binary.LittleEndian.PutUint32(signed[32:], uint32(i))
-		copy(signed[36:], slot[:4])
-		if binary.LittleEndian.Uint32(slot[4:]) == crc32.Checksum(signed, table) {
-			present++
-		}
-	}
-	return spans, present, nil
 }
 
 // readBounded reads a file of at most limit bytes.

@@ -120,6 +120,21 @@ func TestDoctorContainerdConfig(t *testing.T) {
 	}
 }
 
+// spanState is a state file of fs/span, format version 1, written as that is documented
+// there: the format is on people's disks.
+func spanState(spans, present int) []byte {
+	id := make([]byte, 32)
+	b := binary.LittleEndian.AppendUint32([]byte("SOCISPAN"), 1)
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(spans)), id...)
+	for i := range present {
+		sum := binary.LittleEndian.AppendUint32(nil, uint32(i+7))
+		signed := append(binary.LittleEndian.AppendUint32(slices.Clone(id), uint32(i)), sum...)
+		b = append(b, sum...)
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(signed, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	return b
+}
+
 // TestDoctorLayers holds what is read from the state on disk, damaged or not.
 func TestDoctorLayers(t *testing.T) {
 	d := &doctor{root: t.TempDir()}
@@ -129,15 +144,7 @@ func TestDoctorLayers(t *testing.T) {
 		key := l.Encoded() + "-" + z.Encoded()
 		write(t, filepath.Join(d.root, "soci/layers", key, "layer.json"),
 			fmt.Sprintf(`{"version":1,"layer":%q,"ztoc":%q,"size":9,"images":["i"]%s}`, l, z, extra))
-		id := make([]byte, 32)
-		b := binary.LittleEndian.AppendUint32([]byte("SOCISPAN"), 1)
-		b = append(binary.LittleEndian.AppendUint32(b, uint32(spans)), id...)
-		for i := range present {
-			sum := binary.LittleEndian.AppendUint32(nil, uint32(i+7))
-			signed := append(binary.LittleEndian.AppendUint32(slices.Clone(id), uint32(i)), sum...)
-			b = append(b, sum...)
-			b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(signed, crc32.MakeTable(crc32.Castagnoli)))
-		}
+		b := spanState(spans, present)
 		write(t, filepath.Join(d.root, "soci/spans", key, "state"), string(b))
 	}
 	add("lazy", "", 3, 1)
