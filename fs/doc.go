@@ -71,6 +71,13 @@
 //     answers nothing before the layers are back in their slots, then has the kernel deliver
 //     again what was taken and not answered. A request is thus served twice at most, and as
 //     none changes anything that is once too often for nobody.
+//   - A layer that cannot be attached before Begin, as its state is damaged and its registry
+//     away, is expected: those who use it wait for Options.Patience, and can be killed, and
+//     get EIO after it. ESTALE at once would be the end of programs that have mapped it.
+//   - A mount that was taken away while no daemon was there and is still used is let go of:
+//     its users get ENOTCONN, and Origin says that there were some.
+//   - A panic while a request is served is that request's EIO: it would be delivered to the
+//     next process, too, and end that. After 256 of them the process ends all the same.
 //   - What the kernel remembers may never change as long as a mount lives: node ids, the
 //     cookies of directories (an index plus one), that there is no OPEN, the size of READs.
 //     Where it has to, nodeLayout does, and such a mount is not taken over.

@@ -108,6 +108,13 @@
 //     every range is served as it comes. It takes the layer's compressed size on disk; a
 //     layer that needs more than half of what is free is read by skipping, as before.
 //     Nobody's download ends after a minute, a complete one is kept for ten.
+//   - A layer that could not be restored from disk under a mount that was taken over is tried
+//     from the registry until that works, a minute apart at most; who uses it waits (package fs).
+//   - A panic in the background, of what one image or one layer's state on disk leads to, is an
+//     error of that one: it would come again at every start. Requests of containerd are
+//     contained where they are served, by the daemon.
+//   - Wrong bytes are fetched again from where else they can be had: another mirror, or another
+//     repository that the layer was pulled from.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, or as long as the image is being pulled, the answer that there is no index for ten
 //     seconds, errors never.

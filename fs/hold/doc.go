@@ -32,10 +32,11 @@
 //
 // A holder that the daemon has started is in the daemon's cgroup. Who ends a daemon by
 // its cgroup ends the holder too: the unit needs KillMode=process, or systemd's store has
-// the mount alone. A pod's cgroup goes with the pod, so that in a DaemonSet the holder has
-// to run outside: as a service of the host, by the daemon's command "holder" on the same
-// root, which the daemon finds and uses. The pod needs the host's pid namespace, and the
-// mount point on a volume that is propagated in both directions.
+// the mount alone. A pod's cgroup goes with the pod: a daemon in a DaemonSet needs a holder
+// outside, as a service of the host, by the daemon's command "holder" on the same root,
+// which the daemon finds and uses; the host's pid namespace; and the mount point on a
+// volume that is propagated in both directions. It could still not start after a reboot,
+// when containerd needs it to start pods: deploy/helm makes the daemon a service of the host.
 //
 // # Decisions
 //
@@ -52,6 +53,10 @@
 //   - The holder never uses a path of the mount, or it could wait for itself.
 //   - The socket is found through the descriptor of its directory: a path may be longer
 //     than a socket's address. Both sides ask for the other's user.
+//   - The directory is watched by inotify, and made again with lock and socket where somebody
+//     deletes or moves it: the next daemon would start another holder, and mount anew.
+//   - Where that is allowed the holder is exempt from being killed for want of memory. The
+//     daemon is what to kill then: it has the memory, and comes back.
 //   - Messages have a type and tagged fields, and who does not know a field skips it, so
 //     that daemons and holders of different versions get along.
 //   - The descriptor is non-blocking while the holder is on guard: a request that was
