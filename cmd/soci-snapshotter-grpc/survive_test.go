@@ -114,7 +114,7 @@ func oomKills(t *testing.T, group string) int {
 // stays, and those who read notice nothing but a pause.
 func TestOutOfMemory(t *testing.T) {
 	root := testRoot(t)
-	group := memoryGroup(t, 512<<20)
+	group := memoryGroup(t, 400<<20)
 	check(t, appendFile(filepath.Join(root, "config.toml"), "[background_fetch]\ndisable = true\n"))
 	reg := registrytest.New(registrytest.Options{Latency: 2 * time.Millisecond})
 	defer reg.Close()
@@ -140,7 +140,7 @@ func TestOutOfMemory(t *testing.T) {
 	for _, kind := range []string{"stat", "small", "random", "mmap", "direct"} {
 		watchers[kind] = startChecker(t, kind, running, truth)
 	}
-	for i := range 3 {
+	for i := range 2 {
 		hog := exec.Command("/bin/sh", "-c", `echo $$ > "$0"/cgroup.procs && exec tail /dev/zero`, group)
 		check(t, hog.Start())
 		var ended error
@@ -185,7 +185,7 @@ func TestOutOfMemory(t *testing.T) {
 // more layers than it has descriptors to spare for: it is slower, and no read fails.
 func TestFewDescriptors(t *testing.T) {
 	root := testRoot(t)
-	const layers, readers = 40, 400
+	const layers, readers = 40, 240
 	var files [][]ztoctest.File
 	for i := range uint64(layers) {
 		files = append(files, []ztoctest.File{ztoctest.Big(i, fmt.Sprintf("file%d", i), 600<<10)})
