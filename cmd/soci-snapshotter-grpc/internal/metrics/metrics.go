@@ -152,6 +152,20 @@ func (m *Metrics) Mount(stats func() (fs.Stats, fs.Origin)) {
 		_, origin := stats()
 		return float64(one(origin == fs.Resumed))
 	})
+	for _, c := range []struct {
+		name, help string
+		value      func(fs.Stats) int64
+	}{
+		{"read_errors_total", "Requests of the kernel answered with EIO.", func(s fs.Stats) int64 { return s.ReadErrors }},
+		{"panics_total", "Requests of the kernel that panicked and were answered with EIO.", func(s fs.Stats) int64 { return s.Panics }},
+	} {
+		m.reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: c.name, Help: c.help,
+		}, func() float64 {
+			s, _ := stats()
+			return float64(c.value(s))
+		}))
+	}
 }
 
 // Holder makes what stats returns of the holder part of the metrics.

@@ -95,13 +95,13 @@ func TestCompletion(t *testing.T) {
 // TestHolder holds which series the mount and its holder show in.
 func TestHolder(t *testing.T) {
 	m := New()
-	m.Mount(func() (fs.Stats, fs.Origin) { return fs.Stats{}, fs.Resumed })
+	m.Mount(func() (fs.Stats, fs.Origin) { return fs.Stats{ReadErrors: 6, Panics: 7}, fs.Resumed })
 	m.Holder(func() hold.Stats {
 		return hold.Stats{Guards: 1, Resends: 2, Killed: 3, Failed: 4, Restarts: 5, Connected: true}
 	})
 	got := scrape(t, m)
 	for _, want := range []string{
-		"soci_fs_mount_resumed 1", "soci_holder_connected 1", "soci_holder_guards_total 1", "soci_holder_guard_resends_total 2",
+		"soci_fs_mount_resumed 1", "soci_fs_read_errors_total 6", "soci_fs_panics_total 7", "soci_holder_connected 1", "soci_holder_guards_total 1", "soci_holder_guard_resends_total 2",
 		"soci_holder_guard_killed_total 3", "soci_holder_guard_failed_total 4", "soci_holder_restarts_total 5",
 	} {
 		if !strings.Contains(got, want+"\n") {
