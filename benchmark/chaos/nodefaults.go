@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seekoci/seekoci/benchmark/chaos/internal/check"
-	"github.com/seekoci/seekoci/benchmark/internal/node"
 )
 
 // doNode does a step of the node's lane. Its error ends the run.
@@ -158,8 +157,11 @@ func (r *run) forgetSpans() error {
 			return err
 		}
 	}
-	return node.DropCaches()
+	return dropAll()
 }
+
+// dropAll has the kernel forget all names and pages that are on disk as well; the others are not waited for.
+func dropAll() error { return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) }
 
 // corrupt changes what the daemon has on disk of some layers: bytes of the data, its length, or the state.
 func (r *run) corrupt(seed uint64) error {
@@ -175,7 +177,7 @@ func (r *run) corrupt(seed uint64) error {
 			return fmt.Errorf("damage %s: %w", d, err)
 		}
 	}
-	return node.DropCaches()
+	return dropAll()
 }
 
 // damage spoils one file of a layer, or leaves it alone.

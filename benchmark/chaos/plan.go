@@ -212,7 +212,7 @@ func newSchedule(seed uint64, l lane, kinds []kind) *schedule {
 func (s *schedule) next() step {
 	st := step{n: s.n, seed: s.r.Uint64()}
 	s.n++
-	long, pause, hold, odds := s.r.IntN(6) == 0, s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
+	long, pause, hold, odds := s.r.IntN(10) == 0, s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
 	at := s.r.IntN(s.total)
 	for _, sh := range s.shares {
 		if at -= sh.weight; at < 0 {
@@ -222,9 +222,9 @@ func (s *schedule) next() step {
 		}
 	}
 	// Bursts, and calms in which what was interrupted can come to its end.
-	st.pause = time.Duration(20+pause*400/1000) * time.Millisecond
+	st.pause = time.Duration(10+pause*200/1000) * time.Millisecond
 	if long {
-		st.pause = time.Duration(1000+2*pause) * time.Millisecond
+		st.pause = time.Duration(800+3*pause/2) * time.Millisecond
 	}
 	st.odds = []float64{1, 1, 0.3}[odds]
 	return st

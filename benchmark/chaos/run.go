@@ -115,6 +115,9 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err := r.chaos(ctx); err != nil {
 		return fmt.Errorf("%w; the daemon says:\n%s", err, r.node.SnapshotterLogTail())
 	}
+	if had, err := r.disk.look(); err == nil {
+		r.report.add("lazy layers in the end", int64(len(had.layers)))
+	}
 	r.report.phase("removing everything")
 	r.cleanUp(ctx)
 	r.report.phase("looking for leaks")
@@ -225,7 +228,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if len(had.layers) == 0 {
 		return errors.New("pull images: none of their layers is lazy")
 	}
-	r.report.add("lazy layers", int64(len(had.layers)))
+	r.report.add("lazy layers at first", int64(len(had.layers)))
 	a, b, c := r.images[0], r.images[1], r.images[2]
 	r.fleet = newFleet(r, []*content{a, b, c, a, b})
 	for slot := range r.fleet.slots {

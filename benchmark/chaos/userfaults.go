@@ -64,7 +64,7 @@ func (r *run) doUser(ctx context.Context, s step) error {
 	image := r.images[rnd.IntN(len(r.images))]
 	switch s.kind {
 	case dropCaches:
-		return node.DropCaches()
+		return dropAll()
 	case runTool:
 		r.runTool(ctx, rnd, image)
 	case replaceBox:
