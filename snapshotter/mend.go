@@ -16,6 +16,9 @@ import (
 	"github.com/seekoci/seekoci/ztoc"
 )
 
+// mendSuffix makes a layer key the name under which its layer is fetched once more.
+const mendSuffix = "-anew"
+
 // mendPiece is how much is compared at a time.
 const mendPiece = 1 << 20
 
@@ -23,7 +26,7 @@ const mendPiece = 1 << 20
 // once more, to elsewhere, and if then it has diffID the bytes on disk are replaced. The error
 // matches errMismatch if it has not. Those who read the layer meanwhile are not disturbed.
 func (s *layers) mend(ctx context.Context, key string, zi *ztoc.ZInfo, src span.Source, diffID digest.Digest) (err error) {
-	other := key + "-anew"
+	other := key + mendSuffix
 	data, err := s.spans.Layer(other, zi, src)
 	if err != nil {
 		return err

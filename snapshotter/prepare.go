@@ -64,7 +64,10 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	p.ref, err = parseLabels(base.Labels)
 	d := Decision{Kind: Active, Image: p.ref.Image, Layer: p.ref.Layer}
 	if err == nil {
-		d.Kind, err = s.prepareLayer(ctx, p)
+		err = s.roomy(ctx, func() (err error) {
+			d.Kind, err = s.prepareLayer(ctx, p)
+			return err
+		})
 	} else if !errors.Is(err, errNotLayer) {
 		err = fallback(ReasonLabels, err)
 	}
@@ -91,7 +94,11 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 		s.decided(ctx, p, d)
 		return nil, fmt.Errorf("target snapshot %q: %w", p.ref.Target, errdefs.ErrAlreadyExists)
 	}
-	m, err := s.inner.Prepare(ctx, key, parent, opts...)
+	var m []mount.Mount
+	err = s.roomy(ctx, func() (err error) {
+		m, err = s.inner.Prepare(ctx, key, parent, opts...)
+		return err
+	})
 	if err == nil {
 		s.decided(ctx, p, d)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -17,8 +18,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/opencontainers/go-digest"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/seekoci/seekoci/fs"
 	"github.com/seekoci/seekoci/fs/span"
@@ -140,8 +139,10 @@ type Snapshotter struct {
 	// that remote and the metadata agree whenever it is not held.
 	mu     sync.Mutex
 	remote map[string]*remoteSnapshot // committed lazy snapshots by name; guarded by mu
+	payers map[string]string          // by layer key, the lazy snapshot whose usage it is; guarded by mu
 
-	fs *fs.FS // the mount; nil in tests without one
+	fs    *fs.FS      // the mount; nil in tests without one
+	store *span.Store // of spans, likewise
 
 	closeOnce sync.Once
 	closeErr  error
@@ -187,11 +188,22 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 		}
 	}()
 	// The metadata is locked first: whoever else has it has the mount, too.
+	if err := mendMetadata(opts.Root, dbLockTimeout, opts.Log); err != nil {
+		return nil, err
+	}
 	ms, err := openMetadata(ctx, opts.Root, dbLockTimeout)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, ms.Close)
+	var self atomic.Pointer[Snapshotter]
+	opts.Spans.OnRoom = opts.onRoom
+	opts.Spans.Uses = func() map[string]span.Use {
+		if s := self.Load(); s != nil {
+			return s.uses()
+		}
+		return nil
+	}
 	spans, err := span.Open(spansDir(opts.Root), opts.Spans)
 	if err != nil {
 		return nil, err
@@ -214,32 +226,9 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 	case fs.Replaced:
 		s.logLost(ctx)
 	}
-	s.fs = m
+	s.fs, s.store = m, spans
+	self.Store(s)
 	return s, nil
-}
-
-// openMetadata opens the metadata store, which nobody else may have open after wait.
-func openMetadata(ctx context.Context, root string, wait time.Duration) (*storage.MetaStore, error) {
-	dir := filepath.Join(root, "snapshotter")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	db := filepath.Join(dir, "metadata.db")
-	ms, err := storage.NewMetaStore(db, func(o *bbolt.Options) error {
-		o.Timeout = wait
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = ms.WithTransaction(ctx, false, func(context.Context) error { return nil })
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = errors.New("another daemon has it open")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", db, errors.Join(err, ms.Close()))
-	}
-	return ms, nil
 }
 
 func spansDir(root string) string { return filepath.Join(root, "soci", "spans") }
@@ -276,6 +265,7 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		opts:   opts,
 		ports:  p,
 		remote: make(map[string]*remoteSnapshot),
+		payers: make(map[string]string),
 		hints:  newHints(),
 		layers: &layers{
 			states: stateDir(states), policy: opts.Policy, mount: p.mount, spans: p.spans, repos: p.repos,
@@ -301,6 +291,9 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 	if err := s.restore(ctx); err != nil {
 		return nil, err
 	}
+	s.sweepFiles()
+	c := &copies{ms: ms, path: filepath.Join(dir, metadataFile+copySuffix)}
+	t.run(func(ctx context.Context) { c.run(ctx, opts.Log) })
 	return s, nil
 }
 
@@ -326,15 +319,9 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 	return s.inner.Update(ctx, info, fieldpaths...)
 }
 
-// Usage returns what the snapshot key takes on disk, its parents not counted.
-// A lazy snapshot takes nothing: its spans may be dropped at any time.
-func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
-	return s.inner.Usage(ctx, key)
-}
-
 // Commit makes the active snapshot key the committed snapshot name.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	return s.inner.Commit(ctx, name, key, opts...)
+	return s.roomy(ctx, func() error { return s.inner.Commit(ctx, name, key, opts...) })
 }
 
 // Walk calls fn for each snapshot that the filters take.
@@ -363,17 +350,22 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 // removed from disk.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	s.recorder.finish(key)
-	s.mu.Lock()
-	r := s.remote[key]
-	err := s.inner.Remove(ctx, key)
-	if err == nil {
-		delete(s.remote, key)
-	}
-	s.mu.Unlock()
+	var r *remoteSnapshot
+	err := s.roomy(ctx, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r = s.remote[key]
+		err := s.inner.Remove(ctx, key)
+		if err == nil {
+			delete(s.remote, key)
+		}
+		return err
+	})
 	if err != nil || r == nil {
 		return err
 	}
 	if l := r.close(); l != nil {
+		s.unpay(key, l)
 		if err := s.layers.release(l); err != nil {
 			// The snapshot is gone; a restart deletes what is left of the layer.
 			s.opts.Log.Warn("remove layer of snapshot", "key", key, "error", err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -58,6 +59,7 @@ type layerSource struct {
 	grace time.Duration // of a download that nobody reads from; 0 means downloadGrace and downloadKept
 
 	downloads sync.WaitGroup
+	unranged  atomic.Bool // it was downloaded, as ranges are not to be had
 
 	mu     sync.Mutex // guards what follows
 	names  []string

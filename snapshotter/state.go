@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,6 +166,9 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Size() > limit { // before any of it is in memory
+		return nil, cmp.Or(err, fmt.Errorf("more than %d bytes", limit))
+	}
 	return readAll(f, limit)
 }
 

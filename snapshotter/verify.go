@@ -7,16 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
+	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/ztoc"
 )
 
 // checkTOC holds the TOC that the complete layer key is served with to the headers of its tar.
 // The error matches errTOC if the TOC is not the tar's, and one
 // of ztoc's if the tar, whose zTOC may be another indexer's, is not one that this package reads.
-func (s *layers) checkTOC(ctx context.Context, key string) error {
+func (s *layers) checkTOC(ctx context.Context, key string, data *span.Layer) error {
 	_, toc, err := s.states.load(key)
 	if err != nil {
 		return err
@@ -25,13 +24,7 @@ func (s *layers) checkTOC(ctx context.Context, key string) error {
 	if err != nil {
 		return fmt.Errorf("open zTOC of layer %s: %w", key, err)
 	}
-	// Not through the layer, whose reads are noted as what a start reads.
-	f, err := os.Open(filepath.Join(s.spansDir, key, "data"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	faults, err := z.CheckTOC(ctx, io.NewSectionReader(f, 0, z.ZInfo().UncompressedSize))
+	faults, err := z.CheckTOC(ctx, io.NewSectionReader(localData{data}, 0, data.Size()))
 	switch {
 	case errors.Is(err, ztoc.ErrFormat):
 		return fmt.Errorf("%w: %w", errTOC, err)

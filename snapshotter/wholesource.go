@@ -97,6 +97,7 @@ func (s *layerSource) adopt(ctx context.Context, o *offer, off int64) (*download
 	}
 	d := &download{size: s.size, from: o.from, file: file, cancel: o.cancel, refs: 2}
 	s.whole = d
+	s.unranged.Store(true)
 	s.downloads.Go(func() {
 		err := d.run(o.body)
 		s.mu.Lock()

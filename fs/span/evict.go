@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,14 +47,14 @@ func (s *Store) victims() []victim {
 		layers = append(layers, l)
 	}
 	s.mu.Unlock()
-	var uses map[string]Use
+	var uses map[string]Use // nil: it is not known
 	if s.opts.Uses != nil {
 		uses = s.opts.Uses()
 	}
 	vs := make([]victim, 0, len(layers))
 	for _, l := range layers {
 		v := victim{l: l, use: uses[l.key], used: l.used.Load()}
-		if s.opts.Uses == nil {
+		if uses == nil {
 			v.use = InUse
 		}
 		if v.use == Keep || l.onDisk.Load() == 0 {
@@ -290,28 +288,9 @@ func (d *disk) forget(from, to int) {
 	_, _ = d.state.WriteAt(make([]byte, (to-from)*slotSize), stateHeader+int64(from)*slotSize)
 }
 
-// Allocated returns how many bytes the layer's files take on disk.
-func (l *Layer) Allocated() int64 {
-	var n int64
-	for _, f := range []file{l.disk.data, l.disk.state} {
-		s, ok := f.(sized)
-		if !ok {
-			continue
-		}
-		if info, err := s.Stat(); err == nil {
-			n += allocated(info)
-		}
-	}
-	return n
-}
-
-// allocated returns how many bytes a file takes on disk.
-func allocated(info os.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return info.Size()
-}
+// MakeRoom evicts n bytes for the sake of others who need the disk, or as many as there are, in the
+// order of Options.MaxBytes, and returns how many it was.
+func (s *Store) MakeRoom(ctx context.Context, n int64) int64 { return s.evict(ctx, n, true) }
 
 // ReadLocal fills p with the layer's uncompressed bytes at off, if they are on disk and checked:
 // the error matches ErrIncomplete if they are not. It asks the source for nothing, and nobody

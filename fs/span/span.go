@@ -172,7 +172,7 @@ type Options struct {
 
 	MaxBytes int64                       // of spans on disk, over all layers; 0 means no limit
 	Reserve  func(size int64) int64      // bytes to be left free on a disk of size bytes; nil means none
-	Uses     func() map[string]Use       // what layers are to whoever opened them, by key; nil means that all are InUse
+	Uses     func() map[string]Use       // what layers are to whoever opened them, by key; nil, or nil returned, means that all are InUse
 	OnRoom   func(state Room, why error) // told when it changes whether there is room on disk, from one goroutine at a time; nil means nobody
 }
 

@@ -67,6 +67,7 @@ type Config struct {
 	Snapshotter        Snapshotter        `toml:"snapshotter"`
 	Holder             Holder             `toml:"holder,omitempty"`
 	Security           Security           `toml:"security,omitempty"`
+	Cache              Cache              `toml:"cache,omitempty"`
 }
 
 // HTTP is [http]: how registries are spoken to.

@@ -106,7 +106,7 @@ func honoured() []string {
 		"prefetch.enable",
 		"pull_modes.soci_v1.", "pull_modes.soci_v2.",
 		"resolver.host.",
-		"snapshotter.", "holder.", "security.",
+		"snapshotter.", "holder.", "security.", "cache.",
 		"skip_check_snapshotter_supported",
 	}
 }

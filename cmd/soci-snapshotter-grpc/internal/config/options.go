@@ -55,6 +55,9 @@ func (c Config) Validate() error {
 	if err := c.validateSecurity(); err != nil {
 		return err
 	}
+	if err := c.validateCache(); err != nil {
+		return err
+	}
 	for name, h := range c.Resolver.Host {
 		for i, m := range h.Mirrors {
 			if m.Host == "" {
@@ -106,7 +109,7 @@ func (c Config) Options() snapshotter.Options {
 		LookupTimeout: time.Duration(c.MountTimeoutSec) * time.Second,
 		Workers:       int(min(c.MaxConcurrency, unlimited)),
 		FS:            fs.Options{Debug: c.Debug || c.FUSE.LogFuseOperations},
-		Spans:         span.Options{Retries: c.Blob.MaxSpanVerificationRetries},
+		Spans:         span.Options{Retries: c.Blob.MaxSpanVerificationRetries, MaxBytes: c.Cache.MaxBytes, Reserve: c.Cache.reserve},
 		Background:    c.background(),
 	}
 	if c.MaxConcurrency < 0 {

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/seekoci/seekoci/index"
+	"github.com/seekoci/seekoci/registry/registrytest"
+)
+
+// damages are what can become of a file.
+var damages = []struct {
+	name string
+	do   func(path string, p []byte) error
+}{
+	{"flip", func(path string, p []byte) error {
+		p[len(p)/2] ^= 0x10
+		return os.WriteFile(path, p, 0o600)
+	}},
+	{"truncate", func(path string, p []byte) error { return os.Truncate(path, int64(len(p)/2)) }},
+	{"empty", func(path string, _ []byte) error { return os.Truncate(path, 0) }},
+	{"delete", func(path string, _ []byte) error { return os.Remove(path) }},
+	{"garbage", func(path string, p []byte) error {
+		r := rand.New(rand.NewPCG(1, 2))
+		for i := range p {
+			p[i] = byte(r.Uint32())
+		}
+		return os.WriteFile(path, p, 0o600)
+	}},
+	{"huge", func(path string, p []byte) error { return os.Truncate(path, int64(len(p))+400<<20) }},
+}
+
+func damage(t testing.TB, do func(string, []byte) error, path string) {
+	t.Helper()
+	check(t, do(path, must(os.ReadFile(path))(t)))
+}
+
+// TestDamage damages a file of each kind, a layer for each kind, and starts again: containers
+// see the right bytes.
+func TestDamage(t *testing.T) {
+	needFUSE(t)
+	reg := registrytest.New(registrytest.Options{})
+	defer reg.Close()
+	i := newImage(t, newMemory(), "", 1, 2, 3, 4)
+	i.buildWith(t, index.BuildOptions{MinLayerSize: -1})
+	i.push(t, reg, "library/app")
+	want := tree(t, unpackAll(t, i))
+	root := t.TempDir()
+	s := newReal(t, root)
+	for n := range i.chains {
+		_, err := s.Prepare(testContext(t), fmt.Sprint("extract-", n), i.parent(n), snapshots.WithLabels(i.labels(n)))
+		if !errdefs.IsAlreadyExists(err) {
+			t.Fatalf("prepare layer %d: %v", n, err)
+		}
+	}
+	all := t
+	for k, d := range damages {
+		t.Run(d.name, func(t *testing.T) {
+			checkTree(t, s, fmt.Sprint("whole-", k), i.top(), want)
+			check(t, s.Close())
+			for n, file := range []string{"soci/spans/%s/data", "soci/spans/%s/state", "soci/layers/%s/ztoc", "soci/layers/%s/layer.json"} {
+				damage(t, d.do, filepath.Join(root, fmt.Sprintf(file, i.key(n))))
+			}
+			slots, err := filepath.Glob(filepath.Join(root, "soci", "*", "slots"))
+			if err != nil || len(slots) != 1 {
+				t.Fatalf("slot counters are %v, %v", slots, err)
+			}
+			damage(t, d.do, slots[0])
+			damage(t, d.do, filepath.Join(root, "snapshotter", metadataFile))
+			s = newReal(all, root)
+			checkTree(t, s, fmt.Sprint("damaged-", k), i.top(), want)
+		})
+	}
+}
+
+// TestDamagedMetadata damages the database in many places: it is restored as it was, or what
+// is wrong with it does no harm.
+func TestDamagedMetadata(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/a:1", 1, 2).build(t, -1)
+	f.prepareAll(i)
+	for n := range 200 {
+		must(f.Prepare(testContext(t), fmt.Sprint("container-", n), i.top()))(t)
+	}
+	list := func() string {
+		var b strings.Builder
+		check(t, f.Walk(testContext(t), func(_ context.Context, info snapshots.Info) error {
+			_, err := fmt.Fprintln(&b, info.Name, info.Parent, info.Kind, info.Labels)
+			return err
+		}))
+		return b.String()
+	}
+	want := list()
+	check(t, f.Close())
+	db := filepath.Join(f.opts.Root, "snapshotter", metadataFile)
+	good := must(os.ReadFile(db))(t)
+	mend := func() error { return mendMetadata(f.opts.Root, time.Second, testLog(t)) }
+	if check(t, mend()); !bytes.Equal(good, must(os.ReadFile(db))(t)) {
+		t.Error("a good database is changed")
+	}
+	for _, d := range damages {
+		check(t, os.WriteFile(db, bytes.Clone(good), 0o600))
+		damage(t, d.do, db)
+		if err := mend(); err != nil {
+			t.Fatalf("%s: %v", d.name, err)
+		}
+		f.start()
+		if got := list(); got != want {
+			t.Errorf("%s: snapshots are\n%s\nwant\n%s", d.name, got, want)
+		}
+		f.checkServed(i)
+		check(t, f.Cleanup(testContext(t))) // the next database begins where this one did
+		check(t, f.Close())
+	}
+	// What a page says of itself, and where it ends.
+	for off := 0; off < len(good); off += 4096 {
+		for _, at := range []int{8, 10, 12} {
+			p := bytes.Clone(good)
+			for k := range 2 {
+				p[off+at+k] ^= 0xff
+			}
+			check(t, os.WriteFile(db, p, 0o600))
+			if err := mend(); err != nil {
+				t.Fatalf("at %d: %v", off+at, err)
+			}
+			ms := must(openMetadata(t.Context(), f.opts.Root, time.Second))(t)
+			check(t, ms.Close())
+		}
+	}
+	for cut := 0; cut < len(good); cut += 4096 {
+		check(t, os.WriteFile(db, good[:cut], 0o600))
+		check(t, mend())
+	}
+}
+
+// TestLostMetadata has no copy to restore the database from: nothing is deleted, and the error names the file.
+func TestLostMetadata(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/a:1", 1).build(t, -1)
+	f.prepareAll(i)
+	check(t, f.Close())
+	dir := filepath.Join(f.opts.Root, "snapshotter")
+	for _, d := range damages[1:5] {
+		db := filepath.Join(dir, metadataFile)
+		good := must(os.ReadFile(db))(t)
+		damage(t, d.do, db)
+		check(t, os.RemoveAll(db+copySuffix))
+		err := mendMetadata(f.opts.Root, time.Second, testLog(t))
+		if err == nil || !strings.Contains(err.Error(), db) || !errors.Is(err, errDamaged) && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", d.name, err)
+		}
+		check(t, os.WriteFile(db, good, 0o600))
+	}
+	f.start()
+	f.checkServed(i)
+	// A root that is new has none of it.
+	check(t, mendMetadata(t.TempDir(), time.Second, testLog(t)))
+}
+
+// TestStaleCopy restores a copy that is older than snapshots there are: none of theirs ids is given out again.
+func TestStaleCopy(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/a:1", 1).build(t, -1)
+	f.prepareAll(i)
+	db := filepath.Join(f.opts.Root, "snapshotter", metadataFile)
+	check(t, (&copies{ms: f.ms, path: db + copySuffix}).copy(t.Context()))
+	old := must(os.ReadFile(db + copySuffix))(t)
+	must(f.Prepare(testContext(t), "later", i.top()))(t)
+	f.restart(func() {
+		check(t, os.WriteFile(db+copySuffix, old, 0o600))
+		check(t, os.Truncate(db, 5000))
+		check(t, mendMetadata(f.opts.Root, time.Second, testLog(t)))
+		must(os.Stat(db + badSuffix))(t)
+	})
+	f.checkServed(i)
+	must(f.Prepare(testContext(t), "later", i.top()))(t)
+}

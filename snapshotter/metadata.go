@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	metadataFile = "metadata.db"
+	copySuffix   = ".copy"
+	badSuffix    = ".damaged"
+	copyEvery    = 10 * time.Second // if anything has changed
+	maxKeys      = 1 << 24          // of a database; more of them are a loop
+)
+
+var (
+	errOpenElsewhere = errors.New("another daemon has it open")
+	errDamaged       = errors.New("damaged")
+)
+
+// openMetadata opens the metadata store, which nobody else may have open after wait.
+func openMetadata(ctx context.Context, root string, wait time.Duration) (*storage.MetaStore, error) {
+	dir := filepath.Join(root, "snapshotter")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	db := filepath.Join(dir, metadataFile)
+	ms, err := storage.NewMetaStore(db, func(o *bbolt.Options) error {
+		o.Timeout = wait
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = ms.WithTransaction(ctx, false, func(context.Context) error { return nil })
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errOpenElsewhere
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", db, errors.Join(err, ms.Close()))
+	}
+	return ms, nil
+}
+
+// mendMetadata sees to it that the metadata can be opened and read to its end. Where it
+// is damaged or gone, its copy takes its place. The error says what to do if there is none: to go
+// on without would be to delete what containers use.
+func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
+	dir := filepath.Join(root, "snapshotter")
+	db := filepath.Join(dir, metadataFile)
+	ids, err := highestID(filepath.Join(dir, "snapshots"))
+	if err != nil {
+		return err
+	}
+	wrong := checkMetadata(db, wait)
+	switch {
+	case wrong == nil:
+		return nil
+	case errors.Is(wrong, os.ErrNotExist) && ids == 0:
+		return nil // a new one
+	case !errors.Is(wrong, errDamaged) && !errors.Is(wrong, os.ErrNotExist):
+		return fmt.Errorf("open %s: %w", db, wrong)
+	}
+	if err := checkMetadata(db+copySuffix, wait); err != nil {
+		return fmt.Errorf("open %s: %w, and there is no good copy (%w): when no container needs its snapshots any more, remove %s and what containerd knows of them", db, wrong, err, dir)
+	}
+	info, err := os.Stat(db + copySuffix)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(db, db+badSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := adoptCopy(db, ids); err != nil {
+		return fmt.Errorf("restore %s from its copy: %w", db, err)
+	}
+	log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
+		"damaged", db+badSuffix, "copied", info.ModTime(), "error", wrong)
+	return nil
+}
+
+// adoptCopy makes the copy of db the database, which is to give out no id up to last again.
+func adoptCopy(db string, last uint64) error {
+	p, err := os.ReadFile(db + copySuffix)
+	if err == nil {
+		err = writeFile(db+".new", p)
+	}
+	if err != nil {
+		return err
+	}
+	d, err := bbolt.Open(db+".new", 0o600, nil)
+	if err != nil {
+		return err
+	}
+	err = d.Update(func(tx *bbolt.Tx) error {
+		v := tx.Bucket([]byte("v1"))
+		if v == nil || v.Bucket([]byte("snapshots")) == nil {
+			return nil
+		}
+		b := v.Bucket([]byte("snapshots"))
+		return b.SetSequence(max(b.Sequence(), last))
+	})
+	if err = errors.Join(err, d.Close()); err == nil {
+		err = os.Rename(db+".new", db)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(db))
+	}
+	return err
+}
+
+// highestID returns the highest id of a snapshot's directory in dir, 0 if there is none.
+func highestID(dir string) (uint64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	var highest uint64
+	for _, e := range entries {
+		if id, err := strconv.ParseUint(e.Name(), 10, 63); err == nil {
+			highest = max(highest, id)
+		}
+	}
+	return highest, nil
+}
+
+// checkMetadata reads a database to its end. The error matches errDamaged if that is not
+// possible, and os.ErrNotExist if there is none.
+func checkMetadata(path string, wait time.Duration) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return fmt.Errorf("%w: it is empty", errDamaged)
+	}
+	done := make(chan error, 1)
+	go func() { done <- readMetadata(path, wait) }() // which may panic, or read what is not there
+	return <-done
+}
+
+func readMetadata(path string, wait time.Duration) (err error) {
+	debug.SetPanicOnFault(true) // of this goroutine
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, v)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: wait})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return errOpenElsewhere
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	case err != nil && errors.As(err, new(*os.PathError)):
+		return err // the disk's
+	case err != nil:
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
+		}
+		keys := 0
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b, &keys) })
+	})
+	return errors.Join(err, db.Close())
+}
+
+// readBucket reads all of a bucket, whose keys must be in order.
+func readBucket(b *bbolt.Bucket, keys *int) error {
+	var last []byte
+	return b.ForEach(func(k, v []byte) error {
+		if *keys++; *keys > maxKeys {
+			return fmt.Errorf("%w: more than %d keys", errDamaged, maxKeys)
+		}
+		if last != nil && bytes.Compare(last, k) >= 0 {
+			return fmt.Errorf("%w: keys out of order", errDamaged)
+		}
+		last = bytes.Clone(k)
+		if v == nil {
+			if sub := b.Bucket(k); sub != nil {
+				return readBucket(sub, keys)
+			}
+		}
+		return nil
+	})
+}
+
+// copies keeps a copy of the metadata, for the case that it is damaged.
+type copies struct {
+	ms   *storage.MetaStore
+	path string
+	last int // transaction that was copied
+}
+
+// run copies the metadata whenever it has changed, and when ctx ends.
+func (c *copies) run(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(copyEvery)
+	defer tick.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ended = true
+		}
+		if err := c.copy(context.WithoutCancel(ctx)); err != nil {
+			log.Warn("copy metadata", "path", c.path, "error", err)
+		}
+	}
+}
+
+// copy writes the copy, if anything has changed since.
+func (c *copies) copy(ctx context.Context) error {
+	var b bytes.Buffer
+	id, err := c.read(ctx, &b)
+	if err != nil || id == c.last {
+		return err
+	}
+	if err := writeFile(c.path, b.Bytes()); err != nil {
+		return err
+	}
+	c.last = id
+	return nil
+}
+
+// read reads the metadata, if anything has changed, and returns the number of the last transaction.
+func (c *copies) read(ctx context.Context, b *bytes.Buffer) (int, error) {
+	_, t, err := c.ms.TransactionContext(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer t.Rollback() //nolint:errcheck // it only reads
+	tx, ok := t.(*bbolt.Tx)
+	if !ok {
+		return 0, fmt.Errorf("transactions are of the type %T", t)
+	}
+	if tx.ID() != c.last {
+		_, err = tx.WriteTo(b)
+	}
+	return tx.ID(), err
+}
