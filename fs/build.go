@@ -32,7 +32,6 @@ const (
 	whMeta   = ".wh..wh."      // what a union file system of old kept for itself
 	whOpaque = whMeta + ".opq" // nothing of the layers below is seen in this directory
 	paxXattr = "SCHILY.xattr." // PAX records that are extended attributes
-	trusted  = "trusted."      // extended attributes a layer has no business with
 	userOvl  = "user.overlay." // the same where overlayfs keeps its own there
 	opaqueTr = "trusted.overlay.opaque"
 	opaqueUs = userOvl + "opaque"
@@ -328,8 +327,11 @@ func (b *builder) dir(path string) (n uint32, hidden bool, err error) {
 		if c == "" {
 			continue
 		}
-		if strings.HasPrefix(c, whPrefix) {
+		if strings.HasPrefix(c, whMeta) {
 			return 0, true, nil
+		}
+		if strings.HasPrefix(c, whPrefix) {
+			return 0, false, errReason("below a whiteout")
 		}
 		child, ok := b.names.find(n, c)
 		if !ok {

@@ -99,11 +99,12 @@
 //   - IDMappedMount is on, so that containers in user namespaces need no copies. It
 //     brings default_permissions: the kernel checks the modes, without asking.
 //   - Reads are at most 512 KiB: that much fits a pipe.
-//   - Extended attributes trusted.* of a layer are dropped, as containerd's unpack
-//     does; otherwise a layer could steer the overlayfs above it.
+//   - Of a layer's extended attributes user.* and security.* are served, and access control lists: what
+//     containerd's unpack and a disk leave of them. Otherwise a layer could steer the overlayfs above it.
 //   - Where the header of a hard link differs from its target's, its owner, mode and
-//     time win, and a time before 1970 is 1970: a lazy layer looks as containerd
-//     unpacks it.
+//     time win, and a time before 1970, or after 2262, is 1970: a lazy layer looks as
+//     containerd unpacks it. What it would not unpack is refused, but for two things that do
+//     no harm: a hard link whose target comes later, and a whiteout beside the file.
 //   - A whiteout is a device 0:0 owned by root. Where a layer has both X and .wh.X,
 //     the file wins. Doubled slashes and "." in names mean nothing; ".." is refused.
 package fs

@@ -53,6 +53,9 @@ func (b *builder) check(e *ztoc.Entry) error {
 		if !ok {
 			continue
 		}
+		if strings.HasPrefix(key, "system.") && !isACL(r.Value) || key == xattrCaps && !isCaps(r.Value) {
+			return errReason(fmt.Sprintf("extended attribute %s that the kernel would not take", key))
+		}
 		list += len(key) + 1
 		text += len(key) + len(r.Value)
 		if key == "" || len(key) > xattrNameMax || len(r.Value) > xattrSizeMax || list > xattrListMax || strings.IndexByte(key, 0) >= 0 {
@@ -65,15 +68,38 @@ func (b *builder) check(e *ztoc.Entry) error {
 	return b.room.take(2 * int64(text))
 }
 
-// xattrKey returns the name of the extended attribute in a PAX record. The
-// attributes that steer overlayfs are ours to set: a layer that could set them
-// would make directories appear elsewhere.
+// xattrKey returns the name of the extended attribute in a PAX record, if the file gets it: no file
+// system takes one without a name space that it knows. The attributes that steer overlayfs are ours
+// to set: a layer that could set them would make directories appear elsewhere.
 func (b *builder) xattrKey(pax string) (string, bool) {
 	key, ok := strings.CutPrefix(pax, paxXattr)
-	if !ok || strings.HasPrefix(key, trusted) || b.userxattr && strings.HasPrefix(key, userOvl) {
+	switch {
+	case !ok || b.userxattr && strings.HasPrefix(key, userOvl):
 		return "", false
+	case strings.HasPrefix(key, "user."), strings.HasPrefix(key, "security."), key == aclAccess, key == aclDefault, key == "":
+		return key, true
 	}
-	return key, true
+	return "", false
+}
+
+// The access control lists of a file, and what is in one: a version, and entries.
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+	aclVersion = 2
+	aclHeader  = 4
+	aclEntry   = 8
+)
+
+// isACL reports whether val can be an access control list. The kernel takes no other for one.
+func isACL(val string) bool {
+	return len(val) >= aclHeader && (len(val)-aclHeader)%aclEntry == 0 && val[:aclHeader] == string([]byte{aclVersion, 0, 0, 0})
+}
+
+// isCaps reports whether val can be the capabilities of a file, of version 2 or 3: the kernel takes no other.
+func isCaps(val string) bool {
+	const size2, size3 = 20, 24
+	return len(val) == size2 && val[3] == 2 || len(val) == size3 && val[3] == 3
 }
 
 // link gives the hard links that came before their targets the targets' inodes.
@@ -225,10 +251,11 @@ func (n *node) setOwner(e *ztoc.Entry) {
 	n.setTime(e.ModTime)
 }
 
-// setTime sets the time of modification, which is not before 1970.
+// setTime sets the time of modification. One that 64 bits of nanoseconds from 1970 on do not reach
+// is 1970.
 func (n *node) setTime(t time.Time) {
 	n.sec, n.nsec = 0, 0
-	if !t.Before(time.Unix(0, 0)) {
+	if !t.Before(time.Unix(0, 0)) && !t.After(time.Unix(0, math.MaxInt64)) {
 		n.sec, n.nsec = t.Unix(), uint32(t.Nanosecond())
 	}
 }
@@ -242,6 +269,7 @@ func (b *builder) fill(t *tree, arena *strings.Builder, i, in uint32) {
 		n.nlink = 2
 	}
 	if n.mode&syscall.S_IFMT == syscall.S_IFLNK {
+		n.mode = syscall.S_IFLNK | 0o777 // whatever the tar says, no symbolic link on Linux has another
 		n.data = int64(arena.Len())
 		arena.Write(b.target(in))
 	}

@@ -141,12 +141,13 @@ func TestTree(t *testing.T) {
 			"/ d755 x3\n/d d755\n/d/x c0\n/d/y 2"},
 		{"opaque", []ztoc.Entry{dir("d"), file("d/.wh..wh..opq", 1), file("e/.wh..wh..opq", 1)},
 			"/ d755 x4\n/d d700 trusted.overlay.opaque=y\n/e d755 trusted.overlay.opaque=y"},
-		{"aufs", []ztoc.Entry{dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", 1), file(".wh..wh.aufs", 1), file(".wh.d/x", 1)}, "/ d755"},
+		{"aufs", []ztoc.Entry{dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", 1), file(".wh..wh.aufs", 1)}, "/ d755"},
 		{"device", []ztoc.Entry{{Name: "c", Type: ztoc.TypeChar, Devmajor: 0xfff, Devminor: 0xfffff}}, "/ d755\n/c cffffffff"},
 		{"xattrs", []ztoc.Entry{{Name: "a", Type: ztoc.TypeReg, Offset: 1, PAX: []ztoc.Record{
-			{Key: "SCHILY.xattr.security.capability", Value: "\x01"}, {Key: "SCHILY.xattr.trusted.overlay.redirect", Value: "/"},
-			{Key: "SCHILY.xattr.user.b", Value: ""}, {Key: "mtime", Value: "1"}}}},
-			"/ d755\n/a 1 security.capability=\x01 user.b="},
+			{Key: "SCHILY.xattr.security.capability", Value: capSetgid}, {Key: "SCHILY.xattr.trusted.overlay.redirect", Value: "/"},
+			{Key: "SCHILY.xattr.user.b", Value: ""}, {Key: "SCHILY.xattr.system.posix_acl_access", Value: "\x02\x00\x00\x00"},
+			{Key: "SCHILY.xattr.system.nfs4_acl", Value: "x"}, {Key: "SCHILY.xattr.nonsense", Value: "x"}, {Key: "mtime", Value: "1"}}}},
+			"/ d755\n/a 1 security.capability=" + capSetgid + " user.b= system.posix_acl_access=\x02\x00\x00\x00"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tr, err := newTree(entries(c.toc), layerSize, false, plenty())
@@ -233,6 +234,13 @@ func TestTreeRefuses(t *testing.T) {
 		"whiteout of nothing":   {file(".wh.", 1)},
 		"whiteout of dot":       {file(".wh..", 1)},
 		"whiteout of dots":      {file(".wh...", 1)},
+		"below a whiteout":      {file("d/.wh.a/x", 1)},
+		"no capabilities": edit(func(e *ztoc.Entry) {
+			e.PAX = []ztoc.Record{{Key: "SCHILY.xattr.security.capability", Value: "x"}}
+		}),
+		"no access control list": edit(func(e *ztoc.Entry) {
+			e.PAX = []ztoc.Record{{Key: "SCHILY.xattr.system.posix_acl_default", Value: "x"}}
+		}),
 		"whiteout below a file": {file("d/.wh.a", 1), file("d", 1)},
 		"negative size":         edit(func(e *ztoc.Entry) { e.Size = -1 }),
 		"negative offset":       edit(func(e *ztoc.Entry) { e.Offset = -1 }),
