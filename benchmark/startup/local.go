@@ -15,7 +15,7 @@ import (
 // How long an image may take to become local, and how often the daemon is asked.
 const (
 	localTimeout = 5 * time.Minute
-	localPoll    = 10 * time.Millisecond
+	localPoll    = 50 * time.Millisecond
 )
 
 // convergence is how long it takes until everything is there, over the line.

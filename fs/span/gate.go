@@ -131,6 +131,9 @@ type calm struct {
 const (
 	breather = 100 * time.Millisecond // without a reader that waits, at most
 	maxHeld  = 30 * time.Second
+	// opening is for how long a new layer holds the background back: a container that
+	// is pulled to be started reads within that.
+	opening = 250 * time.Millisecond
 )
 
 func newCalm(quiet time.Duration) *calm {
@@ -144,6 +147,17 @@ func (c *calm) note() time.Duration {
 	now := time.Since(c.base)
 	c.read.Store(int64(now))
 	return now
+}
+
+// opened tells that somebody may be about to read.
+func (c *calm) opened() {
+	now := int64(time.Since(c.base) - max(0, c.quiet-opening))
+	for {
+		last := c.read.Load()
+		if now <= last || c.read.CompareAndSwap(last, now) {
+			return
+		}
+	}
 }
 
 // left returns for how long it is not calm yet, provided that nothing happens. The

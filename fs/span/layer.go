@@ -92,7 +92,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 	if err != nil {
 		return nil, err
 	}
-	s.calm.note() // who opens it is about to read
+	s.calm.opened()
 	l := &Layer{
 		store:    s,
 		key:      key,

@@ -304,3 +304,27 @@ func TestUrgencyEnds(t *testing.T) {
 	l.store.calm.leave()
 	must(t, <-filled)
 }
+
+// TestOpening opens layers, before and after somebody reads.
+func TestOpening(t *testing.T) {
+	c := newCalm(time.Hour)
+	left := func() time.Duration {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.held = time.Time{}
+		return c.left()
+	}
+	c.read.Store(-int64(2 * time.Hour))
+	if d := left(); d > 0 {
+		t.Fatalf("long after a read the background waits %v", d)
+	}
+	c.opened()
+	if d := left(); d <= 0 || d > opening {
+		t.Errorf("after a layer was opened the background waits %v, want at most %v", d, opening)
+	}
+	c.note()
+	c.opened()
+	if d := left(); d <= opening {
+		t.Errorf("after a read, and a layer that was opened, the background waits %v", d)
+	}
+}
