@@ -46,7 +46,7 @@ func (p *presence) has(_, path string, off, n int64) bool {
 		if !ok {
 			continue
 		}
-		from, to := max(0, off-maxFolio), min(file.Len, off+n+maxFolio)
+		from, to := max(0, off-maxFolio), min(file.Len, off+n+maxFolio) // of the file
 		if from >= to {
 			continue
 		}
