@@ -20,6 +20,10 @@ import (
 
 // TestMain lets this program be the daemon, too.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == filteredArg {
+		fmt.Fprintln(os.Stderr, runFiltered(os.Args[2:]))
+		os.Exit(1)
+	}
 	if hold.Invoked(os.Args) || os.Getenv("TEST_IS_DAEMON") == "1" {
 		main()
 		os.Exit(0)

@@ -47,6 +47,8 @@ func TestUnit(t *testing.T) {
 		"ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectProc", "ProtectHostname", "ProcSubset", "RootDirectory",
 		"ReadOnlyPaths", "ReadWritePaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths", "TemporaryFileSystem", "BindPaths", "BindReadOnlyPaths",
 		"MountFlags", "DynamicUser", "StateDirectory", "CacheDirectory", "LogsDirectory", "RuntimeDirectory", "LoadCredential",
+		// These change the modes of what is unpacked.
+		"UMask", "RestrictSUIDSGID",
 	} {
 		if val, ok := u[key]; ok {
 			t.Errorf("%s=%v in the unit", key, val)
@@ -64,6 +66,11 @@ func TestUnit(t *testing.T) {
 	out, err := exec.Command(analyze, "verify", filepath.Join(dir, "soci-snapshotter.service")).CombinedOutput()
 	if err != nil || strings.Contains(string(out), dir) {
 		t.Errorf("systemd-analyze verify: %v: %s", err, out)
+	}
+	// What is left comes of what it is for: root, mounts, the network, the host's files.
+	const exposure = "--threshold=55"
+	if out, err := exec.Command(analyze, "security", "--offline=yes", exposure, filepath.Join(dir, "soci-snapshotter.service")).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze security %s: %v: %s", exposure, err, out)
 	}
 }
 
