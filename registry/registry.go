@@ -49,7 +49,7 @@ type Timeouts struct {
 	Dial   time.Duration // of a connection, TLS included; 0 means 3s; without effect if Options.Transport is set
 	Header time.Duration // from request to response headers; 0 means 30s
 	Stall  time.Duration // between two bytes of a body; 0 means 30s
-	Total  time.Duration // of one read with all its retries; 0 means 5min; Push and Open are not bounded by it
+	Total  time.Duration // of one read with all its retries; 0 means 5min; of a stream, without progress; not of Push
 }
 
 func or[T int | time.Duration](v, def T) T {

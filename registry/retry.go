@@ -20,6 +20,8 @@ const minProgress = 64 << 10
 type backoff struct {
 	retry   Retry
 	attempt int
+	total   time.Duration // from the first failure without progress to the last attempt; 0 means no limit
+	since   time.Time     // of that failure; zero if there was none
 }
 
 func (c *Client) backoff() *backoff { return &backoff{retry: c.opts.Retry} }
@@ -27,12 +29,12 @@ func (c *Client) backoff() *backoff { return &backoff{retry: c.opts.Retry} }
 // progress tells what an attempt brought.
 func (b *backoff) progress(n int64) {
 	if n >= minProgress {
-		b.attempt = 0
+		b.attempt, b.since = 0, time.Time{}
 	}
 }
 
 // next waits before the next attempt. It returns err if there is none: the
-// retries are used up, err will not pass, or ctx has ended.
+// retries or the time for them are used up, err will not pass, or ctx has ended.
 func (b *backoff) next(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx, err)
@@ -40,7 +42,14 @@ func (b *backoff) next(ctx context.Context, err error) error {
 	if !temporary(err) || !b.more() {
 		return err
 	}
-	t := time.NewTimer(b.delay(err))
+	d, now := b.delay(err), time.Now()
+	if b.since.IsZero() {
+		b.since = now
+	}
+	if b.total > 0 && now.Add(d).Sub(b.since) > b.total {
+		return fmt.Errorf("gave up after %s without progress: %w", now.Sub(b.since).Round(time.Millisecond), err)
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -94,7 +94,9 @@ type stream struct {
 
 // begin opens the first body.
 func (s *stream) begin(ctx context.Context) error {
-	s.a.blob, s.a.backoff = s.blob, s.blob.repo.client.backoff()
+	c := s.blob.repo.client
+	s.a.blob, s.a.backoff = s.blob, c.backoff()
+	s.a.backoff.total = c.opts.Timeouts.Total
 	s.open = func() error { return s.reopen(ctx) }
 	s.wait = func(err error) error { return s.a.backoff.next(ctx, err) }
 	s.over = ctx.Err

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/seekoci/seekoci/registry"
 	"github.com/seekoci/seekoci/registry/registrytest"
@@ -80,5 +82,33 @@ func TestOpenRangeEnds(t *testing.T) {
 	_ = rc.Close()
 	if _, err := rc.Read(make([]byte, 10)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("read after Close: %v", err)
+	}
+}
+
+// TestOpenRangeWaits has a registry ask for longer waits than there is time for: they are
+// not waited for.
+func TestOpenRangeWaits(t *testing.T) {
+	content := random(300_000)
+	s := start(t, registrytest.Options{})
+	desc := add(t, s, content)
+	r := open(t, s, registry.Options{
+		Retry:    registry.Retry{Max: 1000, MinWait: time.Millisecond, MaxWait: time.Hour},
+		Timeouts: registry.Timeouts{Total: time.Minute},
+	})
+	for _, cut := range []int64{0, 100_000} { // at once, and in the middle
+		if cut > 0 {
+			s.Inject(registrytest.Fault{Kind: kindRange, Times: 1, Truncate: cut})
+		}
+		s.Inject(registrytest.Fault{Kind: kindRange, Status: 429, RetryAfter: 2 * time.Hour})
+		begin := time.Now()
+		got, err := readAll(r.Blob(desc).OpenRange(t.Context(), 0, 300_000))
+		var e *registry.Error
+		if !errors.As(err, &e) || e.Status != 429 || !strings.Contains(err.Error(), "without progress") {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if d := time.Since(begin); d > 30*time.Second {
+			t.Errorf("took %v", d)
+		}
+		s.Heal()
 	}
 }
