@@ -115,6 +115,13 @@
 //     contained where they are served, by the daemon.
 //   - Wrong bytes are fetched again from where else they can be had: another mirror, or another
 //     repository that the layer was pulled from.
+//   - What Policy refuses is not served, and pulled whole like an image without an index, with the reason
+//     in the log and the metrics: a setting is to make no pull fail. A layer that is too large is left to
+//     containerd, which has to answer for the disk; one with too many files is unpacked here. A layer that is
+//     served already, or restored, is not looked at again.
+//   - With Policy.GuardPrivileged nobody reads from a setuid file, or one with capabilities, before its layer
+//     is complete and verified: until then its bytes and its bits are only what whoever made the index says.
+//     It waits for the layer's turn in the background; where that fails it fails, until it succeeds.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, or as long as the image is being pulled, the answer that there is no index for ten
 //     seconds, errors never.
