@@ -67,6 +67,7 @@ func serve(ctx context.Context, o options) (err error) {
 	release := func() error { return nil }
 	if keeper != nil {
 		release, so.FS.Holder = keeper.Close, keeper
+		so.FS.Patience = max(0, o.config.HolderOptions().Guard) // as long as for a daemon
 		m.Holder(keeper.Stats)
 	}
 	sn, err := snapshotter.New(ctx, so)
