@@ -171,7 +171,7 @@ func (d localData) ReadAt(p []byte, off int64) (int, error) {
 func (s *Snapshotter) sweepFiles() {
 	soci := filepath.Join(s.opts.Root, "soci")
 	var left []string
-	for _, pattern := range []string{"layers/*/.tmp-*", "condemned/.tmp-*", "profiles/.tmp-*", "profiles/*/.tmp-*", "spans/*" + mendSuffix} {
+	for _, pattern := range []string{"layers/*/.tmp-*", "condemned/.tmp-*", "profiles/.tmp-*", "profiles/*/.tmp-*", "spans/*" + mendSuffix, "../snapshotter/.tmp-*"} {
 		paths, err := filepath.Glob(filepath.Join(soci, pattern))
 		if err != nil {
 			s.opts.Log.Warn("sweep files", "pattern", pattern, "error", err)

@@ -16,7 +16,7 @@
 //	_, err = s.Prepare(ctx, "extract-1 "+chainID, parent, snapshots.WithLabels(labels))
 //	errdefs.IsAlreadyExists(err) // the layer is there, under the name chainID
 //
-// Below the root lie snapshotter/metadata.db and snapshotter/snapshots/<id>/{fs,work}
+// Below the root lie snapshotter/metadata.db (and .copy, and .damaged) and snapshotter/snapshots/<id>/{fs,work}
 // as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
 // snapshotter/unpack (layers that are unpacked ahead),
 // soci/layers/<key>/{ztoc,layer.json} (what a restart needs),
@@ -115,6 +115,23 @@
 //     contained where they are served, by the daemon.
 //   - Wrong bytes are fetched again from where else they can be had: another mirror, or another
 //     repository that the layer was pulled from.
+//   - The metadata database is copied ten seconds after it changed, and when the daemon stops. At
+//     the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
+//     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy New
+//     fails and names the file: to begin with an empty database would be to delete what
+//     containers use. What the database does not notice, such as another letter in a label, is not noticed here.
+//   - Everything else below the root is checked by digest or CRC32C before use, and what is wrong is fetched again.
+//   - Usage of a lazy snapshot is what its layer takes on disk at the moment, counted with
+//     one of the snapshots that share it, so that their sum, which is what kubelet is told, is right.
+//     The CRI asks once for each image layer, when it is new, and again after its own restart: kubelet's
+//     decisions to remove images and evict pods do not depend on that, they look at what the disk has left.
+//   - An operation that the full disk refuses is done again after spans were evicted for it: no
+//     image could be removed otherwise. A layer that is unpacked in Prepare and does not fit is refused before the disk is full.
+//   - A layer whose registry gives it as a whole only is never evicted; who else may be, package span says.
+//   - With its last snapshot all of a layer goes at once, but for its profile: it is small, their number is
+//     bounded, and an image that kubelet removes is likely to be pulled again, which is when it is of use.
+//   - A wrong modification time alone condemns a layer like any other lie of its TOC: programs decide
+//     by it what to compile anew, and zTOC 0.9, which cannot tell all times, is held only to what it can tell.
 //   - What Policy refuses is not served, and pulled whole like an image without an index, with the reason
 //     in the log and the metrics: a setting is to make no pull fail. A layer that is too large is left to
 //     containerd, which has to answer for the disk; one with too many files is unpacked here. A layer that is

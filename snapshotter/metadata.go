@@ -218,15 +218,17 @@ type copies struct {
 func (c *copies) run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(copyEvery)
 	defer tick.Stop()
-	for ended := false; !ended; {
+	for ended, failed := false, false; !ended; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			ended = true
 		}
-		if err := c.copy(context.WithoutCancel(ctx)); err != nil {
+		err := c.copy(context.WithoutCancel(ctx))
+		if err != nil && !failed { // a full disk is full for long
 			log.Warn("copy metadata", "path", c.path, "error", err)
 		}
+		failed = err != nil
 	}
 }
 

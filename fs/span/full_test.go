@@ -3,6 +3,7 @@
 package span
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -207,4 +208,64 @@ func TestTooManySpans(t *testing.T) {
 			t.Errorf("%d spans: %v", n, err)
 		}
 	}
+}
+
+// TestSilentSource has a reader wait for a source that sends nothing: Fill of another layer goes
+// on after a while, as it does not while bytes come in.
+func TestSilentSource(t *testing.T) {
+	d := plainLayer(4, 1000)
+	s := mustOpen(t, t.TempDir(), Options{Quiet: now})
+	l := mustLayer(t, s, d, d.source())
+	defer l.Close()
+	w := l.wait()
+	defer w.end()
+	busy := func() int {
+		s.calm.mu.Lock()
+		defer s.calm.mu.Unlock()
+		return s.calm.busy
+	}
+	for range 3 {
+		l.stats.bytesFetched.Add(1)
+		w.look()
+		if busy() != 1 {
+			t.Fatal("the background goes on while bytes come in")
+		}
+	}
+	w.look()
+	if busy() != 0 {
+		t.Error("the background makes way for a reader whose source is silent")
+	}
+	w.look()
+	w.end()
+	if busy() != 0 {
+		t.Errorf("%d readers wait", busy())
+	}
+}
+
+// TestBytesAsTheyCome counts bytes of a stream before its end.
+func TestBytesAsTheyCome(t *testing.T) {
+	const size = 100_000
+	d := plainLayer(10, size)
+	src := d.source()
+	hold, reached := make(chan struct{}), make(chan struct{}, 100)
+	src.gate = func(_ context.Context, end int64) error {
+		if end > 5*size {
+			reached <- struct{}{}
+			<-hold
+		}
+		return nil
+	}
+	l := mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, src)
+	res := make(chan error)
+	go func() { res <- l.Fill(t.Context()) }()
+	<-reached
+	if n := l.Stats().BytesFetched; n < 4*size || n > 6*size {
+		t.Errorf("%d bytes in the middle of a stream", n)
+	}
+	close(hold)
+	must(t, <-res)
+	if n := l.Stats().BytesFetched; n != int64(len(d.blob)) {
+		t.Errorf("%d bytes of %d", n, len(d.blob))
+	}
+	must(t, l.Close())
 }

@@ -44,14 +44,14 @@ type room struct {
 	evicted atomic.Int64 // bytes since the store was opened
 	state   atomic.Int32 // a Room; changed with mu held
 
-	free   func() (free, size int64, err error) // of the file system
-	wake   chan struct{}                        // has room for one
+	wake   chan struct{} // has room for one
 	closed closing
 	once   sync.Once
 	keeper sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	why     error      // it is Full
+	mu      sync.Mutex                           // guards what follows
+	free    func() (free, size int64, err error) // of the file system
+	why     error                                // it is Full
 	retry   time.Duration
 	entered time.Time     // when it was last found Full
 	written int64         // bytes since the disk was last looked at
@@ -62,6 +62,7 @@ func (r *room) open(s *Store) {
 	r.s, r.wake = s, make(chan struct{}, 1)
 	r.free = func() (int64, int64, error) { return diskFree(s.dir) }
 	r.closed = make(closing)
+	r.call()
 	r.keeper.Go(func() { r.keep(r.closed) })
 }
 
@@ -262,7 +263,10 @@ func (r *room) reserve() (free, want int64) {
 	if r.s.opts.Reserve == nil {
 		return 0, 0
 	}
-	free, size, err := r.free()
+	r.mu.Lock()
+	look := r.free
+	r.mu.Unlock()
+	free, size, err := look()
 	if err != nil {
 		return 0, 0 // writing will show what is wrong
 	}

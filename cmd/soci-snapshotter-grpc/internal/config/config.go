@@ -27,6 +27,7 @@
 //     Metrics are up to date whenever they are read, whatever emit_metric_period_sec.
 //   - [holder] is not the incumbent's, so that it is only written out where it is not the default.
 //     Nor is [security], all of whose defaults leave an image what it is to the incumbent: see Security.
+//     Nor is [cache], how much of the disk layers may take: see Cache.
 //   - What is to be prefetched is, whatever prefetch.enable says, whose default is false: it
 //     costs nobody anything.
 package config
