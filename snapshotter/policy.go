@@ -41,7 +41,7 @@ func (p Policy) validate() error {
 		{"MaxLayerSize", p.MaxLayerSize}, {"MaxExpansion", p.MaxExpansion},
 	} {
 		if f.value < 0 {
-			return fmt.Errorf("Policy.%s is %d", f.name, f.value)
+			return fmt.Errorf("policy with %s %d", f.name, f.value)
 		}
 	}
 	return nil
