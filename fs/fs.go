@@ -130,8 +130,9 @@ type FS struct {
 type table struct {
 	slots   map[uint32]*layer // attached, or still in use
 	names   map[string]*layer // attached
-	sorted  []string          // keys of names
-	changed time.Time         // modification time of the root
+	order   sync.Once
+	sorted  []string  // keys of names, once listed is called
+	changed time.Time // modification time of the root
 }
 
 // layer is one attached layer.
@@ -148,6 +149,13 @@ type layer struct {
 	before   bool         // another process served it
 	looked   atomic.Int64 // lookups ever
 	detached atomic.Bool
+}
+
+// listed returns the attached names in order. Most tables are never listed: thousands of
+// layers are attached one after the other when a node comes up.
+func (t *table) listed() []string {
+	t.order.Do(func() { t.sorted = slices.Sorted(maps.Keys(t.names)) })
+	return t.sorted
 }
 
 // clone returns a copy of t to be changed and stored.
@@ -289,7 +297,6 @@ func (f *FS) attach(l *layer) (err error) {
 
 // store publishes a table. The caller holds f.mu.
 func (f *FS) store(t *table) {
-	t.sorted = slices.Sorted(maps.Keys(t.names))
 	f.table.Store(t)
 }
 

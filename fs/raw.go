@@ -229,8 +229,9 @@ func (r *raw) listRoot(off uint64, add func(fuse.DirEntry, ref) bool) {
 	if !dots(off, fuse.FUSE_ROOT_ID, fuse.FUSE_ROOT_ID, add) {
 		return
 	}
-	for k := max(off, 2); k-2 < uint64(len(t.sorted)); k++ {
-		x := ref{t.names[t.sorted[k-2]], 0}
+	names := t.listed()
+	for k := max(off, 2); k-2 < uint64(len(names)); k++ {
+		x := ref{t.names[names[k-2]], 0}
 		if !add(fuse.DirEntry{Name: x.l.name, Ino: x.id(), Mode: unix.S_IFDIR, Off: k + 1}, x) {
 			return
 		}
