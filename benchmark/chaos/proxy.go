@@ -57,7 +57,11 @@ func newProxy(target, second string, seed uint64) (*proxy, error) {
 	}
 	var addresses []string
 	for _, t := range []string{target, second} {
-		f := &front{p: p, addr: "127.0.0.1:0", target: t}
+		addr, err := freeAddress()
+		if err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+		f := &front{p: p, addr: addr, target: t}
 		if err := f.up(); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
@@ -129,9 +133,8 @@ func (p *proxy) meet() (k kind, well float64, changed <-chan struct{}) {
 func (f *front) up() error {
 	ln, err := net.Listen("tcp", f.addr)
 	if err != nil {
-		return fmt.Errorf("listen again: %w", err)
+		return fmt.Errorf("listen on %s: %w", f.addr, err)
 	}
-	f.addr = ln.Addr().String()
 	f.srv = &http.Server{Handler: f, ErrorLog: log.New(io.Discard, "", 0)} // aborted answers are meant
 	f.done = make(chan struct{})
 	go func() {
