@@ -132,6 +132,7 @@ type Snapshotter struct {
 	images   *images
 	stage    *stage
 	tasks    *tasks
+	copying  *tasks // of the metadata, for as long as the snapshotter is open
 	hints    hints
 	recorder *recorder
 
@@ -293,7 +294,8 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 	}
 	s.sweepFiles()
 	c := &copies{ms: ms, path: filepath.Join(dir, metadataFile+copySuffix)}
-	t.run(func(ctx context.Context) { c.run(ctx, opts.Log) })
+	s.copying = newTasks(ctx)
+	s.copying.run(func(ctx context.Context) { c.run(ctx, opts.Log) })
 	return s, nil
 }
 
@@ -392,6 +394,7 @@ func (s *Snapshotter) Close() error {
 		err := s.ports.unmount()
 		s.images.close()
 		s.tasks.close()
+		s.copying.close()
 		s.closeErr = errors.Join(err, s.layers.close(), s.inner.Close())
 	})
 	return s.closeErr
