@@ -211,11 +211,12 @@ func readBucket(b *bbolt.Bucket, keys *int) error {
 type copies struct {
 	ms   *storage.MetaStore
 	path string
+	log  *slog.Logger
 	last int // transaction that was copied
 }
 
 // run copies the metadata whenever it has changed, and when ctx ends.
-func (c *copies) run(ctx context.Context, log *slog.Logger) {
+func (c *copies) run(ctx context.Context) {
 	tick := time.NewTicker(copyEvery)
 	defer tick.Stop()
 	for ended, failed := false, false; !ended; {
@@ -226,7 +227,7 @@ func (c *copies) run(ctx context.Context, log *slog.Logger) {
 		}
 		err := c.copy(context.WithoutCancel(ctx))
 		if err != nil && !failed { // a full disk is full for long
-			log.Warn("copy metadata", "path", c.path, "error", err)
+			c.log.Warn("copy metadata", "path", c.path, "error", err)
 		}
 		failed = err != nil
 	}

@@ -293,9 +293,8 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		return nil, err
 	}
 	s.sweepFiles()
-	c := &copies{ms: ms, path: filepath.Join(dir, metadataFile+copySuffix)}
 	s.copying = newTasks(ctx)
-	s.copying.run(func(ctx context.Context) { c.run(ctx, opts.Log) })
+	s.copying.run((&copies{ms: ms, path: filepath.Join(dir, metadataFile+copySuffix), log: opts.Log}).run)
 	return s, nil
 }
 
