@@ -35,7 +35,8 @@ type arrival struct {
 
 // Expect has requests for the layer name, in the slot unless that is 0, wait until it is
 // attached: of a mount that was taken over. They wait for Options.Patience from now on at
-// most, then they fail with EIO, and all do that come later, until it is there.
+// most, then they fail with EIO, and all do that come later, until it is there. A layer that
+// is attached, or whose slot is in use, is not expected.
 func (f *FS) Expect(name string, slot uint32) error {
 	if f.origin != Resumed {
 		return nil
@@ -44,6 +45,11 @@ func (f *FS) Expect(name string, slot uint32) error {
 		if err := f.slots.claim(slot); err != nil {
 			return fmt.Errorf("expect layer %s: %w", name, err)
 		}
+	}
+	f.mu.Lock() // Attach comes wholly before or after
+	defer f.mu.Unlock()
+	if t := f.table.Load(); t.names[name] != nil || t.slots[slot] != nil {
+		return nil
 	}
 	e := &f.expected
 	e.mu.Lock()

@@ -98,3 +98,23 @@ func TestExpectLate(t *testing.T) {
 	}
 	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
 }
+
+// TestExpectAttached holds that a layer which is there is not waited for, whoever expects it.
+func TestExpectAttached(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	h.start(t, "never", Fresh).kill(t)
+	f, keeper := h.resumed(t, time.Nanosecond)
+	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
+	must(t, err)
+	must(t, h.attach(t.Context(), f, s, nil))
+	must(t, f.Expect("0", f.table.Load().names["0"].slot))
+	must(t, f.Expect("0", 0))
+	must(t, f.Expect("another name", f.table.Load().names["0"].slot))
+	dir := filepath.Join(h.mnt(), "0")
+	for kind, c := range startWaiters(t, dir) {
+		if err := c.Wait(); err != nil {
+			t.Errorf("%s: %v, %s", kind, err, c.Stderr)
+		}
+	}
+	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
+}
