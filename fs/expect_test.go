@@ -21,12 +21,13 @@ import (
 )
 
 // resumed is a daemon in this process that has taken over the mount and expects its layer.
-func (h home) resumed(t *testing.T, patience time.Duration) (*FS, *hold.Client) {
+func (h home) resumed(t *testing.T, opts Options) (*FS, *hold.Client) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	c, err := hold.Open(t.Context(), hold.Options{Dir: h.holder(), Log: log, Grace: 20 * time.Millisecond})
 	must(t, err)
-	f, err := Mount(h.mnt(), Options{StateDir: filepath.Join(string(h), "state"), Log: log, Holder: c, Patience: patience})
+	opts.StateDir, opts.Log, opts.Holder = filepath.Join(string(h), "state"), log, c
+	f, err := Mount(h.mnt(), opts)
 	must(t, err)
 	p, err := os.ReadFile(filepath.Join(string(h), "layers", "0", "slot"))
 	must(t, err)
@@ -47,7 +48,7 @@ func TestExpect(t *testing.T) {
 		must(t, exec.Command("stat", filepath.Join(dir, known)).Run())
 	}
 	d.kill(t)
-	f, keeper := h.resumed(t, time.Hour)
+	f, keeper := h.resumed(t, Options{Patience: time.Hour})
 	for kind, c := range startWaiters(t, dir) {
 		until(t, func() bool { return waiting(t, c) })
 		must(t, c.Process.Kill())
@@ -65,7 +66,7 @@ func TestExpect(t *testing.T) {
 	}
 	// They are left to the next one.
 	must(t, errors.Join(f.Close(), keeper.Close()))
-	f, keeper = h.resumed(t, time.Hour)
+	f, keeper = h.resumed(t, Options{Patience: time.Hour})
 	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
 	must(t, err)
 	must(t, h.attach(t.Context(), f, s, nil))
@@ -82,7 +83,7 @@ func TestExpectLate(t *testing.T) {
 	h := newHome(t, waitTree(t))
 	h.start(t, "never", Fresh).kill(t)
 	dir := filepath.Join(h.mnt(), "0")
-	f, keeper := h.resumed(t, 300*time.Millisecond)
+	f, keeper := h.resumed(t, Options{Patience: 300 * time.Millisecond})
 	for range 2 { // until then, and after it
 		for kind, c := range startWaiters(t, dir) {
 			if err := c.Wait(); err == nil || !strings.Contains(fmt.Sprint(c.Stderr), unix.EIO.Error()) {
@@ -103,7 +104,7 @@ func TestExpectLate(t *testing.T) {
 func TestExpectAttached(t *testing.T) {
 	h := newHome(t, waitTree(t))
 	h.start(t, "never", Fresh).kill(t)
-	f, keeper := h.resumed(t, time.Nanosecond)
+	f, keeper := h.resumed(t, Options{Patience: time.Nanosecond})
 	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
 	must(t, err)
 	must(t, h.attach(t.Context(), f, s, nil))
@@ -117,4 +118,22 @@ func TestExpectAttached(t *testing.T) {
 		}
 	}
 	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
+}
+
+// TestExpectDebug holds that who waits can be killed where every request is logged, too.
+func TestExpectDebug(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	h.start(t, "never", Fresh).kill(t)
+	f, keeper := h.resumed(t, Options{Patience: time.Hour, Debug: true})
+	c := startWaiters(t, filepath.Join(h.mnt(), "0"))["read"]
+	until(t, func() bool { return waiting(t, c) })
+	must(t, c.Process.Kill())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("waits on, killed as it is")
+	}
+	must(t, errors.Join(f.Close(), keeper.Close()))
 }

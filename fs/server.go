@@ -251,13 +251,15 @@ func (s *server) serveOne(w *worker, n int) {
 	if !s.await(w, n) {
 		return
 	}
+	interrupts := op == opInterrupt && n >= int(unsafe.Sizeof(fuse.InterruptIn{}))
 	switch {
+	case interrupts && s.interrupt(w): // what waits for its layer does so here, with Debug, too
 	case s.f.opts.Debug: // go-fuse logs what passes through it
 		s.send(w, s.handle(w, n))
 	case op == opRead && n >= int(unsafe.Sizeof(fuse.ReadIn{})):
 		s.read(w)
-	case op == opInterrupt && n >= int(unsafe.Sizeof(fuse.InterruptIn{})):
-		s.interrupt(w)
+	case interrupts:
+		s.send(w, w.status(fuse.EAGAIN)) // it is done, or about to begin: the kernel knows, and asks again
 	default:
 		s.send(w, s.handle(w, n))
 	}
@@ -292,12 +294,10 @@ func failed(err error) bool {
 	return err != nil && err != unix.ENOENT && err != unix.ENODEV
 }
 
-// interrupt passes on to a READ that the kernel wants it to end.
-func (s *server) interrupt(w *worker) {
-	in := (*fuse.InterruptIn)(unsafe.Pointer(unsafe.SliceData(w.in)))
-	if !s.reads.interrupt(in.Unique) {
-		s.send(w, w.status(fuse.EAGAIN)) // it is done, or about to begin: the kernel knows, and asks again
-	}
+// interrupt passes on to a request that the kernel wants it to end. It reports whether that is
+// under way.
+func (s *server) interrupt(w *worker) bool {
+	return s.reads.interrupt((*fuse.InterruptIn)(unsafe.Pointer(unsafe.SliceData(w.in))).Unique)
 }
 
 // read serves a READ.
