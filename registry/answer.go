@@ -41,7 +41,7 @@ func accept(res *http.Response, sp span, size int64, whole bool) (*answer, error
 	if whole && res.StatusCode != http.StatusOK {
 		return nil, protocolError(res, "status %d without a range asked for", res.StatusCode)
 	}
-	if res.StatusCode == http.StatusOK && cr == "" && isHTML(res) {
+	if res.StatusCode == http.StatusOK && cr == "" && isHTML(res) && res.ContentLength != size {
 		return nil, protocolError(res, "a page of HTML, not a blob")
 	}
 	if res.StatusCode == http.StatusOK && (whole || !partial(res, cr, size)) {

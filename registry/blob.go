@@ -221,6 +221,9 @@ func (a *attempts) openAt(ctx context.Context, ep endpoint, sp span, whole bool)
 		_ = res.Body.Close()
 		return nil, err
 	}
+	if ans.all && a.keep {
+		sp = span{0, a.blob.desc.Size}
+	}
 	a.blob.note(ep, sp)
 	return ans, nil
 }

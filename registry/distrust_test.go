@@ -102,3 +102,43 @@ func TestLoginPage(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDistrustWhole has a mirror answer ranges with all of a blob, and that be wrong: it is
+// distrusted for all of it.
+func TestDistrustWhole(t *testing.T) {
+	content, other := random(10_000), make([]byte, 10_000)
+	origin := start(t, registrytest.Options{NoRange: true})
+	mirror := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+		r.Header.Del("Range")
+		_, _ = w.Write(other)
+		return true
+	}})
+	desc := add(t, origin, content)
+	r := open(t, origin, registry.Options{Mirrors: func(string) []registry.Mirror { return []registry.Mirror{{Host: mirror.Host()}} }})
+	b := r.Blob(desc)
+	body, whole, err := b.OpenRangeOrWhole(t.Context(), 100, 200)
+	if err != nil || !whole {
+		t.Fatalf("whole is %t, %v", whole, err)
+	}
+	if err := body.Close(); err != nil {
+		t.Error(err)
+	}
+	if !b.Distrust(5000, 100) {
+		t.Error("nobody else is to be asked")
+	}
+}
+
+// TestHTMLBlob reads a blob that its storage takes for a page: its length is the blob's.
+func TestHTMLBlob(t *testing.T) {
+	content := random(10_000)
+	s := start(t, registrytest.Options{Hook: func(w http.ResponseWriter, r *registrytest.Request) bool {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Content-Length", "10000")
+		_, _ = w.Write(content)
+		return true
+	}})
+	b := open(t, s, registry.Options{}).Blob(add(t, s, content))
+	if err := readAt(t, b, content, 10, 5000); err != nil {
+		t.Error(err)
+	}
+}
