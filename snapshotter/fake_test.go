@@ -228,7 +228,7 @@ func (v *verified) Read(p []byte) (int, error) {
 
 // repos serves every image from m.
 func (m *memory) repos(string) (repository, error) {
-	return repository{m, func(d ocispec.Descriptor) blob { return memoryBlob{m, d} }}, nil
+	return repository{m, func(d ocispec.Descriptor) blob { return &memoryBlob{m, d} }}, nil
 }
 
 // fakeMount stands in for the FUSE mount: a layer is a plain directory with one

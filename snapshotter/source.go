@@ -65,6 +65,8 @@ type layerSource struct {
 	names  []string
 	blobs  []blob    // not changed in place: readers hold on to the slice
 	whole  *download // nil if there is none
+	sent   []sending // the latest last
+	reads  uint64    // readers so far
 	closed bool
 }
 
@@ -80,6 +82,7 @@ func (s *layerSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, er
 	r := &sourceReader{ctx: ctx, s: s, blobs: s.asked(), off: off, end: off + n}
 	if d := s.join(ctx, off); d != nil {
 		r.body = d
+		s.note(r, d.d.by)
 		// Should it fail, whose it is has been asked.
 		r.blobs = slices.DeleteFunc(slices.Clone(r.blobs), func(b blob) bool { return b == d.d.from })
 		return r, nil
@@ -107,6 +110,7 @@ type sourceReader struct {
 	blobs []blob // to be asked yet
 	off   int64  // of the next byte
 	end   int64
+	read  uint64 // number of the reader, 0 before anybody answers
 	body  io.ReadCloser
 	errs  []error // of those that were asked
 	err   error   // of every further Read
@@ -130,6 +134,7 @@ func (r *sourceReader) next(err error) error {
 			o.close()
 		default:
 			r.body = body
+			r.s.note(r, &sender{from: b})
 			if len(r.errs) > 0 || all != nil {
 				r.s.prefer(b)
 			}
@@ -156,6 +161,7 @@ func (r *sourceReader) adopt(all *offer) error {
 	switch {
 	case err == nil:
 		r.body = d
+		r.s.note(r, d.d.by)
 		return nil
 	case errors.Is(err, errFile):
 		return r.withoutFile(err)

@@ -48,6 +48,7 @@ func (o *offer) close() {
 type download struct {
 	size   int64
 	from   blob
+	by     *sender // which is from, to all who read
 	file   *os.File
 	cancel context.CancelFunc
 

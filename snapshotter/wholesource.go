@@ -96,6 +96,7 @@ func (s *layerSource) adopt(ctx context.Context, o *offer, off int64) (*download
 		s.retire(s.whole)
 	}
 	d := &download{size: s.size, from: o.from, file: file, cancel: o.cancel, refs: 2}
+	d.by = &sender{from: o.from, whole: d}
 	s.whole = d
 	s.unranged.Store(true)
 	s.downloads.Go(func() {
