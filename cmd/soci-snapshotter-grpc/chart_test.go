@@ -34,6 +34,7 @@ type fakeHost struct {
 	dir     string
 	version string // containerd's
 	reads   bool   // whether containerd reads its conf.d
+	fails   string // the command that fails
 	env     []string
 	src     string
 }
@@ -58,6 +59,7 @@ func (h *fakeHost) install() (calls, output string, err error) {
 	fake := filepath.Join(h.t.TempDir(), "on-host")
 	check(h.t, os.WriteFile(fake, []byte(`#!/bin/sh
 echo "$*" >> "$CALLS"
+[ "$*" != "$FAILS" ] || exit 1
 case "$*" in
 "containerd --version") echo "$VERSION" ;;
 "containerd config dump") echo "$DUMP" ;;
@@ -65,7 +67,7 @@ esac
 `), 0o755))
 	c := exec.Command("/bin/sh", filepath.Join(chart, "install.sh"))
 	c.Env = append(os.Environ(), "HOST="+h.dir, "SRC="+h.src, "FILES="+must(filepath.Abs(chart))(h.t), "ON_HOST="+fake,
-		"CALLS="+log, "VERSION="+h.version, "DUMP="+dump)
+		"CALLS="+log, "VERSION="+h.version, "DUMP="+dump, "FAILS="+h.fails)
 	c.Env = append(c.Env, h.env...)
 	out, err := c.CombinedOutput()
 	p, _ := os.ReadFile(log)
@@ -159,4 +161,47 @@ func TestChartContainerd(t *testing.T) {
 	if calls, out, err = h.install(); err != nil || !strings.Contains(calls, "restart containerd") {
 		t.Errorf("read since: %v: %s%s", err, calls, out)
 	}
+}
+
+// TestChartResumed holds that an installation that fails in the middle is finished by the next one.
+func TestChartResumed(t *testing.T) {
+	for _, fails := range []string{
+		"systemctl daemon-reload", "systemctl restart soci-snapshotter.service",
+		"systemctl is-active --quiet soci-snapshotter.service", "containerd --version", "containerd config dump",
+		"systemctl enable soci-snapshotter.socket soci-snapshotter.service", "systemctl restart containerd.service",
+	} {
+		h := newFakeHost(t)
+		h.fails = fails
+		before, out, err := h.install()
+		if err == nil {
+			t.Errorf("%s fails, and nobody says so: %s", fails, out)
+		}
+		h.fails = ""
+		after, out, err := h.install()
+		if err != nil {
+			t.Errorf("after %s: %v: %s", fails, err, out)
+		}
+		for _, want := range []string{"systemctl daemon-reload\n", "systemctl restart soci-snapshotter.service\n", "systemctl restart containerd.service\n"} {
+			done := strings.Contains(before, want) && strings.TrimSpace(want) != fails
+			if strings.Contains(after, want) == done {
+				t.Errorf("after %s: done at first: %t, then: %q", fails, done, after)
+			}
+		}
+		h.has("etc/containerd/conf.d/50-soci.toml", chart+"/containerd-2.x.toml", 0o644)
+	}
+	// What works stays where it is, whatever containerd says for a moment.
+	h := newFakeHost(t)
+	if _, out, err := h.install(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.fails = "containerd config dump"
+	if _, out, err := h.install(); err == nil || strings.Contains(out, "imports") {
+		t.Errorf("dump fails: %v: %s", err, out)
+	}
+	h.has("etc/containerd/conf.d/50-soci.toml", chart+"/containerd-2.x.toml", 0o644)
+	h.fails, h.reads = "", false
+	if _, out, err := h.install(); err == nil || !strings.Contains(out, "imports") {
+		t.Errorf("not read: %v: %s", err, out)
+	}
+	h.has("etc/containerd/conf.d/50-soci.toml", chart+"/containerd-2.x.toml", 0o644)
 }

@@ -14,12 +14,27 @@ set -eu
 say() { echo "install: $*"; }
 die() { echo "install: $*" >&2; exit 1; }
 
-# put FROM TO MODE: whole or not at all, and only if it differs. Says so in $changed.
+# What is to be done since a file is new, by a run that did not get so far, too: a file for
+# each is made before the new one is in place, and removed when it is done.
+PENDING=/var/lib/soci-snapshotter-install
+later() {
+	mkdir -p "$HOST$PENDING"
+	: > "$HOST$PENDING/$1"
+	sync "$HOST$PENDING/$1" "$HOST$PENDING"
+}
+due() { [ -e "$HOST$PENDING/$1" ]; }
+done_with() { rm -f "$HOST$PENDING/$1"; }
+
+# put FROM TO MODE WHAT...: whole or not at all, and only if it differs. WHAT is due then.
+# Says so in $changed.
 put() {
 	changed=no
 	if cmp -s "$1" "$HOST$2"; then
 		return
 	fi
+	for what in $4; do
+		later "$what"
+	done
 	mkdir -p "$(dirname "$HOST$2")"
 	cp "$1" "$HOST$2.new"
 	chmod "$3" "$HOST$2.new"
@@ -29,24 +44,23 @@ put() {
 	say "$2 is new"
 }
 
-restart=no reload=no
-for f in soci-snapshotter-grpc soci; do
-	put "$SRC/$f" "/usr/local/bin/$f" 755
-	[ "$f" = soci ] || [ $changed = no ] || restart=yes
-done
+put "$SRC/soci-snapshotter-grpc" /usr/local/bin/soci-snapshotter-grpc 755 restart
+put "$SRC/soci" /usr/local/bin/soci 755 ""
 for f in soci-snapshotter.service soci-snapshotter.socket; do
-	put "$FILES/$f" "/etc/systemd/system/$f" 644
-	[ $changed = no ] || restart=yes reload=yes
+	put "$FILES/$f" "/etc/systemd/system/$f" 644 "reload restart"
 done
 if [ -n "$CONFIG" ]; then
-	put "$CONFIG" /etc/soci-snapshotter-grpc/config.toml 600
-	[ $changed = no ] || restart=yes
+	put "$CONFIG" /etc/soci-snapshotter-grpc/config.toml 600 restart
 fi
-[ $reload = no ] || $ON_HOST systemctl daemon-reload
+if due reload; then
+	$ON_HOST systemctl daemon-reload
+	done_with reload
+fi
 $ON_HOST systemctl enable soci-snapshotter.socket soci-snapshotter.service
-if [ $restart = yes ]; then
+if due restart; then
 	# What containers use goes on being served: the unit keeps the mount.
 	$ON_HOST systemctl restart soci-snapshotter.service
+	done_with restart
 else
 	$ON_HOST systemctl start soci-snapshotter.service
 fi
@@ -61,15 +75,17 @@ if [ "$DROP_IN" = auto ]; then
 	esac
 fi
 [ "$DROP_IN" != none ] || exit 0
-put "$FILES/containerd-$DROP_IN.toml" "$CONTAINERD_DIR/50-soci.toml" 644
-if ! $ON_HOST containerd config dump | grep -q 'proxy_plugins.*soci'; then
-	rm -f "$HOST$CONTAINERD_DIR/50-soci.toml" # to be new once that is mended
+put "$FILES/containerd-$DROP_IN.toml" "$CONTAINERD_DIR/50-soci.toml" 644 containerd
+config=$($ON_HOST containerd config dump) || die "containerd config dump does not work on the host"
+if ! echo "$config" | grep -q 'proxy_plugins.*soci'; then
+	[ $changed = no ] || rm -f "$HOST$CONTAINERD_DIR/50-soci.toml" # to be new once that is mended
 	die "containerd does not read $CONTAINERD_DIR: add imports = [\"$CONTAINERD_DIR/*.toml\"] to /etc/containerd/config.toml"
 fi
-if [ $changed = yes ]; then
+if due containerd; then
 	if [ "$CONTAINERD_RESTART" = true ]; then
 		$ON_HOST systemctl restart containerd.service
 	else
 		say "restart containerd on this node"
 	fi
+	done_with containerd
 fi
