@@ -21,9 +21,10 @@
 // three times that. All trees stay within Options.MaxTreeMemory. A TOC that is no
 // file tree, or that only an extraction could make sense of (a hard link into
 // another layer, a file below a symbolic link), is refused with ErrTOC: such a
-// layer is to be unpacked. Up to 4,096 requests are served at a time; a read is of
-// up to 512 KiB, and takes that much memory once its bytes come. Mounting needs root,
-// and Linux 5.4 or newer; for the mount to outlive its process, Linux 6.9. Layers that
+// layer is to be unpacked. Up to 4,096 requests are served at a time, of which
+// 1,024 may wait for layers that are expected or not verified, 512 for one of them: more
+// get EIO. A read is of up to 512 KiB, and takes that much memory once its bytes come.
+// Mounting needs root, and Linux 5.4 or newer; for the mount to outlive its process, Linux 6.9. Layers that
 // are detached and still in use are not served by a process that takes over the mount:
 // those who use them get ESTALE then.
 //
@@ -74,6 +75,9 @@
 //   - A layer that cannot be attached before Begin, as its state is damaged and its registry
 //     away, is expected: those who use it wait for Options.Patience, and can be killed, and
 //     get EIO after it. ESTALE at once would be the end of programs that have mapped it.
+//   - Those who wait for that, or for a verdict, do so for minutes, and one container can ask
+//     as often as it likes: beyond a bound they get EIO at once, as otherwise it could take all
+//     requests that are served at a time, and stop every layer of the node.
 //   - A mount that was taken away while no daemon was there and is still used is let go of:
 //     its users get ENOTCONN, and Origin says that there were some.
 //   - A panic while a request is served is that request's EIO: it would be delivered to the

@@ -31,6 +31,8 @@ type arrival struct {
 	slot uint32        // 0: not known
 	over time.Time     // until when requests wait
 	came chan struct{} // closed when the layer is attached, or nobody expects it any more
+
+	waiting atomic.Int64 // requests
 }
 
 // Expect has requests for the layer name, in the slot unless that is 0, wait until it is
@@ -58,7 +60,7 @@ func (f *FS) Expect(name string, slot uint32) error {
 	if e.names == nil {
 		e.names, e.slots = make(map[string]*arrival), make(map[uint32]*arrival)
 	}
-	a := &arrival{slot, time.Now().Add(f.opts.Patience), make(chan struct{})}
+	a := &arrival{slot: slot, over: time.Now().Add(f.opts.Patience), came: make(chan struct{})}
 	e.names[name] = a
 	if slot != 0 {
 		e.slots[slot] = a
@@ -113,6 +115,15 @@ func (s *server) await(w *worker, n int) bool {
 	if a == nil {
 		return true
 	}
+	if err := s.f.queue(&a.waiting); err != nil {
+		s.f.stats.errors.Add(1)
+		s.warn("request for a layer that is not back yet not served", err)
+		if !s.leaving.Load() {
+			s.send(w, w.status(fuse.EIO))
+		}
+		return false
+	}
+	defer s.f.unqueue(&a.waiting)
 	ctx := s.reads.begin(&fuse.ReadIn{InHeader: *w.request()}, s.f.done)
 	defer s.reads.end(ctx)
 	defer ctx.end()

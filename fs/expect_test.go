@@ -137,3 +137,34 @@ func TestExpectDebug(t *testing.T) {
 	}
 	must(t, errors.Join(f.Close(), keeper.Close()))
 }
+
+// TestExpectCrowd holds that beyond a bound nobody waits.
+func TestExpectCrowd(t *testing.T) {
+	h := newHome(t, waitTree(t))
+	d := h.start(t, "never", Fresh)
+	for _, known := range []string{"read", "direct", "link"} {
+		must(t, exec.Command("stat", filepath.Join(h.mnt(), "0", known)).Run())
+	}
+	d.kill(t)
+	f, keeper := h.resumed(t, Options{Patience: time.Hour, maxWaiting: 1})
+	dir := filepath.Join(h.mnt(), "0")
+	first := command(t, "wait", "read", dir)
+	must(t, first.Start())
+	until(t, func() bool { return f.waiting.Load() == 1 })
+	for _, kind := range []string{"direct", "readlink"} {
+		out := new(strings.Builder)
+		c := command(t, "wait", kind, dir)
+		c.Stderr = out
+		if err := c.Run(); err == nil || !strings.Contains(out.String(), unix.EIO.Error()) {
+			t.Errorf("%s: %v, %s", kind, err, out)
+		}
+	}
+	s, err := span.Open(filepath.Join(string(h), "spans"), span.Options{})
+	must(t, err)
+	must(t, h.attach(t.Context(), f, s, nil))
+	must(t, first.Wait())
+	if n := f.waiting.Load(); n != 0 {
+		t.Errorf("%d requests wait", n)
+	}
+	must(t, errors.Join(f.Close(), keeper.Close(), s.Close()))
+}

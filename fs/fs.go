@@ -60,6 +60,9 @@ type Options struct {
 	// capabilities, before [FS.Verified] says that their layer is what it should be.
 	GuardPrivileged bool
 	GuardWait       time.Duration // how long a read waits for that, at most; 0 means ten minutes
+	// maxWaiting is how many requests wait at a time for layers that are expected or not verified;
+	// 0 means a quarter of maxLoops. Half as many may wait for one layer.
+	maxWaiting int64
 	// OnRequest is called for each request of the kernel, before it is served. It must
 	// be fast and safe for concurrent use.
 	OnRequest func()
@@ -113,7 +116,8 @@ type FS struct {
 	trees  budget
 
 	expected expected
-	panics   failures // which of them to log
+	waiting  atomic.Int64 // requests that Options.maxWaiting bounds
+	panics   failures     // which of them to log
 
 	aheadPath string     // where the kernel has its readahead, if known; set by mount
 	aheadMu   sync.Mutex // guards ahead, and what it says of the kernel
@@ -182,6 +186,9 @@ func Mount(dir string, opts Options) (*FS, error) {
 	}
 	if opts.GuardWait <= 0 {
 		opts.GuardWait = DefaultGuardWait
+	}
+	if opts.maxWaiting <= 0 {
+		opts.maxWaiting = maxLoops / 4
 	}
 	if opts.Patience <= 0 {
 		opts.Patience = DefaultPatience

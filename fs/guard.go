@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -15,6 +16,9 @@ import (
 
 // ErrUnverified is why a file of a layer that nobody has said anything about cannot be read.
 var ErrUnverified = errors.New("privileged file of a layer that is not verified")
+
+// errCrowd is why a request does not wait.
+var errCrowd = errors.New("too many requests wait for layers already")
 
 // DefaultGuardWait is what Options.GuardWait is if it is 0.
 const DefaultGuardWait = 10 * time.Minute
@@ -30,7 +34,8 @@ func privileged(n *node, key string) bool {
 
 // guard is what is known of whether a layer is what its image says.
 type guard struct {
-	told chan struct{} // closed by the first verdict
+	told    chan struct{} // closed by the first verdict
+	waiting atomic.Int64  // requests
 
 	mu      sync.Mutex // guards what follows
 	verdict error      // the last one; ErrUnverified before the first
@@ -86,15 +91,38 @@ func (f *FS) admit(ctx context.Context, x ref) fuse.Status {
 	if x.l.guard == nil || x.node().flags&flagPrivileged == 0 {
 		return fuse.OK
 	}
+	g := x.l.guard
 	select {
-	case <-x.l.guard.told:
+	case <-g.told:
 	default:
 		f.stats.guarded.Add(1)
+		if err := f.queue(&g.waiting); err != nil {
+			return f.failed(x.l, fmt.Errorf("%w: %w", ErrUnverified, err))
+		}
+		defer f.unqueue(&g.waiting)
 	}
-	if err := x.l.guard.wait(ctx, f.opts.GuardWait); err != nil {
+	if err := g.wait(ctx, f.opts.GuardWait); err != nil {
 		return f.failed(x.l, err)
 	}
 	return fuse.OK
+}
+
+// queue counts a request that is to wait, of those that wait for the same layer, too, until
+// unqueue. It is an error if too many do: each keeps one of maxLoops for long, and with all of
+// them taken nobody would read the kernel's requests for any layer.
+func (f *FS) queue(layer *atomic.Int64) error {
+	limit := f.opts.maxWaiting
+	of, all := layer.Add(1), f.waiting.Add(1)
+	if of <= (limit+1)/2 && all <= limit {
+		return nil
+	}
+	f.unqueue(layer)
+	return errCrowd
+}
+
+func (f *FS) unqueue(layer *atomic.Int64) {
+	layer.Add(-1)
+	f.waiting.Add(-1)
 }
 
 // Verified says that all of the layer name is there and is what it should be, or why that is not

@@ -175,3 +175,40 @@ func TestGuardOff(t *testing.T) {
 	d, _ := mustAttach(t, f, "layer", privilegedLayer(t))
 	must(t, exec.CommandContext(t.Context(), "cmp", filepath.Join(d, "suid"), filepath.Join(d, "plain")).Run())
 }
+
+// TestGuardCrowd holds that those who wait for a verdict leave room for others: of one layer half
+// of the room for all.
+func TestGuardCrowd(t *testing.T) {
+	f := mustMountWith(t, Options{GuardPrivileged: true, maxWaiting: 2})
+	var dirs []string
+	for i, b := range []*built{privilegedLayer(t), privilegedLayer(t), privilegedLayer(t)} {
+		d, _ := mustAttach(t, f, fmt.Sprint(i), b)
+		dirs = append(dirs, d)
+	}
+	head := func(layer int, name string) *exec.Cmd {
+		return exec.CommandContext(t.Context(), "head", "-c", "1", filepath.Join(dirs[layer], name))
+	}
+	refused := func(layer int, name string) {
+		t.Helper()
+		if out, err := head(layer, name).CombinedOutput(); err == nil || !strings.Contains(strings.ToLower(string(out)), unix.EIO.Error()) {
+			t.Errorf("one too many: %v: %s", err, out)
+		}
+	}
+	var waits []*exec.Cmd
+	for i := range 2 {
+		waits = append(waits, head(i, "suid"))
+		must(t, waits[i].Start())
+		until(t, func() bool { return f.waiting.Load() == int64(i)+1 })
+		refused(i, "caps")
+	}
+	refused(2, "suid")
+	must(t, head(2, "plain").Run())
+	for i, c := range waits {
+		must(t, f.Verified(fmt.Sprint(i), nil))
+		must(t, c.Wait())
+		must(t, head(i, "caps").Run())
+	}
+	if n := f.waiting.Load(); n != 0 {
+		t.Errorf("%d requests wait", n)
+	}
+}
