@@ -53,7 +53,7 @@ func (s *Snapshotter) unpackLayer(ctx context.Context, p *preparation, snap stor
 // unpackAhead has the layers above p's that will be local downloaded and unpacked, so that
 // they are there, or on their way, when containerd asks for them.
 func (s *Snapshotter) unpackAhead(ctx context.Context, p *preparation) {
-	if s.stage.apart.Load() {
+	if s.stage.off.Load() {
 		return
 	}
 	img := p.img

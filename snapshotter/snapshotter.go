@@ -241,8 +241,9 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		return nil, err
 	}
 	wholeDir := filepath.Join(opts.Root, "soci", "downloads")
-	if err := newDownloadDir(wholeDir); err != nil {
-		return nil, err
+	if err := emptyDir(wholeDir); err != nil {
+		opts.Log.Warn("layers whose registry ignores ranges are not kept", "path", wholeDir, "error", err)
+		wholeDir = ""
 	}
 	inner, err := overlay.NewSnapshotter(dir, overlay.WithMetaStore(ms), overlay.AsynchronousRemove)
 	if err != nil {
@@ -253,12 +254,8 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		return nil, errors.New("overlay snapshotter has no Cleanup")
 	}
 	t := newTasks(ctx)
-	stage, err := newStage(filepath.Join(dir, "unpack"), opts, t)
-	if err != nil {
-		return nil, err
-	}
 	s := &Snapshotter{
-		stage:  stage,
+		stage:  newStage(filepath.Join(dir, "unpack"), opts, t),
 		tasks:  t,
 		inner:  ov,
 		ms:     ms,

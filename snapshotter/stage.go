@@ -42,22 +42,21 @@ type stage struct {
 	slots  *semaphore.Weighted                  // layers unpacked at once
 	room   atomic.Int64                         // bytes of tar that more may be unpacked of
 	max    int64                                // what room was in the beginning
-	apart  atomic.Bool                          // dir is on another file system than snapshots
+	off    atomic.Bool                          // dir is of no use: not there, or on another file system than snapshots
 	number atomic.Int64                         // of the next directory
 	after  func(time.Duration) <-chan time.Time // time.After
 }
 
-// newStage empties dir: what is there was left by a daemon that died.
-func newStage(dir string, opts Options, t *tasks) (*stage, error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
+// newStage empties dir: what is there was left by a daemon that died. Where that is not possible
+// nothing is unpacked ahead.
+func newStage(dir string, opts Options, t *tasks) *stage {
 	s := &stage{dir: dir, tasks: t, log: opts.Log, slots: semaphore.NewWeighted(int64(opts.Unpacks)), max: opts.MaxUnpacked, after: time.After}
 	s.room.Store(opts.MaxUnpacked)
-	return s, nil
+	if err := emptyDir(dir); err != nil {
+		s.off.Store(true)
+		s.log.Warn("no layers are unpacked ahead", "path", dir, "error", err)
+	}
+	return s
 }
 
 // pull is the layers of one image that are unpacked ahead. It ends with the Prepare of
@@ -303,7 +302,7 @@ func (s *stage) install(ctx context.Context, l *staged, upper string, parents []
 		return &os.PathError{Op: "chmod", Path: l.dir, Err: err}
 	}
 	err := exchange(l.dir, upper)
-	if errors.Is(err, unix.EXDEV) && !s.apart.Swap(true) {
+	if errors.Is(err, unix.EXDEV) && !s.off.Swap(true) {
 		s.log.Warn("snapshots are on another file system: no more layers are unpacked ahead", "error", err)
 	}
 	return err

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seekoci/seekoci/registry"
 	"github.com/seekoci/seekoci/registry/registrytest"
 )
@@ -62,7 +64,7 @@ func (b *pipeBlob) OpenRangeOrWhole(ctx context.Context, _, _ int64) (io.ReadClo
 func wholeSource(t *testing.T, size int64, blobs ...blob) *layerSource {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "downloads")
-	check(t, newDownloadDir(dir))
+	check(t, emptyDir(dir))
 	s := &layerSource{size: size, dir: dir}
 	for i := len(blobs) - 1; i >= 0; i-- {
 		s.add(string(rune('a'+i)), blobs[i])
@@ -287,15 +289,44 @@ func TestWholeNoDisk(t *testing.T) {
 // TestDownloadDir sweeps, and refuses what is too large.
 func TestDownloadDir(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "downloads")
-	check(t, newDownloadDir(dir))
+	check(t, emptyDir(dir))
 	check(t, os.WriteFile(filepath.Join(dir, "layer-1"), nil, 0o600))
-	check(t, newDownloadDir(dir))
+	was := must(os.Stat(dir))(t)
+	check(t, emptyDir(dir))
 	if left := must(os.ReadDir(dir))(t); len(left) != 0 {
 		t.Errorf("%d files are left", len(left))
+	}
+	if !os.SameFile(was, must(os.Stat(dir))(t)) {
+		t.Error("the directory was made anew: on a full disk it could not be")
 	}
 	for _, size := range []int64{-1, 1 << 62} {
 		if _, err := newDownloadFile(dir, size); !errors.Is(err, errFile) {
 			t.Errorf("file of %d bytes: %v", size, err)
 		}
 	}
+}
+
+// TestNoDirectories starts where neither downloads nor unpacked layers can have a directory, as on
+// a full disk: it starts, without them.
+func TestNoDirectories(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/a:1", 1, 2, 3).build(t, -1)
+	i.bindIndex(t, i.index.Layers[0]) // the others are to be unpacked
+	unpack, downloads := filepath.Join(f.opts.Root, "snapshotter", "unpack"), filepath.Join(f.opts.Root, "soci", "downloads")
+	f.restart(func() {
+		for _, dir := range []string{unpack, downloads} { // which not even root can empty, or make a file in
+			check(t, unix.Mount("none", dir, "tmpfs", 0, "size=64k"))
+			t.Cleanup(func() { check(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+			check(t, os.WriteFile(filepath.Join(dir, "left"), nil, 0o600))
+			check(t, unix.Mount("none", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		}
+	})
+	if f.layers.wholeDir != "" {
+		t.Errorf("downloads are in %q", f.layers.wholeDir)
+	}
+	if !f.stage.off.Load() {
+		t.Error("layers are unpacked ahead")
+	}
+	f.prepareAll(i)
 }

@@ -6,17 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// newDownloadDir empties dir, where the files of downloads are: what has a name there
-// was left by a daemon that died.
-func newDownloadDir(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
+// emptyDir makes dir an empty directory: what is there was left by a daemon that died. A
+// directory that is there stays, for on a full disk there would be no other.
+func emptyDir(dir string) error {
+	st, err := os.Lstat(dir)
+	if err == nil && !st.IsDir() {
+		err = os.Remove(dir)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // newDownloadFile opens a file without a name in dir. It refuses size bytes that
