@@ -126,6 +126,10 @@ func (s *Snapshotter) roomy(ctx context.Context, do func() error) error {
 	return do()
 }
 
+// errNoRoom says that a layer cannot be unpacked here. Nothing is evicted for it: of how much
+// would have to be, its headers only claim something.
+var errNoRoom = errors.New("no room for the layer")
+
 // fits returns a check of a tar's headers: a layer that is larger than what the disk of dir has
 // left is refused before the disk is full. A header may claim any size for next to no bytes.
 func fits(dir string) func(h *tar.Header, read int64) error {
@@ -139,7 +143,7 @@ func fits(dir string) func(h *tar.Header, read int64) error {
 			return nil
 		}
 		if h.Size < 0 || h.Size > left {
-			return fmt.Errorf("%q has %d bytes, the disk only %d left: %w", h.Name, h.Size, left, unix.ENOSPC)
+			return fmt.Errorf("%q has %d bytes, the disk only %d left: %w", h.Name, h.Size, left, errNoRoom)
 		}
 		left -= h.Size
 		return nil
