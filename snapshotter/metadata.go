@@ -77,6 +77,10 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 		return fmt.Errorf("open %s: %w", db, wrong)
 	}
 	if err := checkMetadata(db+copySuffix, wait); err != nil {
+		if ids == 0 && (errors.Is(err, os.ErrNotExist) || errors.Is(err, errDamaged)) {
+			log.Warn("metadata is damaged and there are no snapshots: it begins anew", "path", db, "damaged", db+badSuffix, "error", wrong)
+			return os.Rename(db, db+badSuffix)
+		}
 		return fmt.Errorf("open %s: %w, and there is no good copy (%w): when no container needs its snapshots any more, remove %s and what containerd knows of them", db, wrong, err, dir)
 	}
 	info, err := os.Stat(db + copySuffix)
@@ -86,42 +90,53 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 	if err := os.Rename(db, db+badSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := adoptCopy(db, ids); err != nil {
+	held, err := adoptCopy(db, ids)
+	if err != nil {
 		return fmt.Errorf("restore %s from its copy: %w", db, err)
 	}
 	log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
 		"damaged", db+badSuffix, "copied", info.ModTime(), "error", wrong)
+	if held {
+		log.Error("directories of snapshots that are not known any more are kept, as containers may use them: when none does, remove the file", "path", heldPath(root))
+	}
 	return nil
 }
 
-// adoptCopy makes the copy of db the database, which is to give out no id up to last again.
-func adoptCopy(db string, last uint64) error {
+// adoptCopy makes the copy of db the database, which is to give out no id up to last again. It
+// reports whether there are ids that the copy does not know of, which are held then.
+func adoptCopy(db string, last uint64) (held bool, err error) {
 	p, err := os.ReadFile(db + copySuffix)
 	if err == nil {
 		err = writeFile(db+".new", p)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	d, err := bbolt.Open(db+".new", 0o600, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
+	var known uint64
 	err = d.Update(func(tx *bbolt.Tx) error {
 		v := tx.Bucket([]byte("v1"))
 		if v == nil || v.Bucket([]byte("snapshots")) == nil {
 			return nil
 		}
 		b := v.Bucket([]byte("snapshots"))
+		known = b.Sequence()
 		return b.SetSequence(max(b.Sequence(), last))
 	})
-	if err = errors.Join(err, d.Close()); err == nil {
+	err = errors.Join(err, d.Close())
+	if held = known < last; err == nil && held {
+		err = hold(db+heldSuffix, idRange{known, last})
+	}
+	if err == nil {
 		err = os.Rename(db+".new", db)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(db))
 	}
-	return err
+	return held, err
 }
 
 // highestID returns the highest id of a snapshot's directory in dir, 0 if there is none.

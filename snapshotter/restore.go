@@ -210,6 +210,11 @@ func (s *Snapshotter) relink(r *remoteSnapshot, path string) error {
 // sweep deletes the states and spans of layers that no snapshot refers to:
 // what a crash between two steps of a Prepare or a Remove left.
 func (s *Snapshotter) sweep() {
+	if _, held, err := heldIDs(heldPath(s.opts.Root)); held || err != nil {
+		s.opts.Log.Warn("layers are not swept: containers may use some that the metadata, as it was restored, does not know of",
+			"remove", heldPath(s.opts.Root), "error", err)
+		return
+	}
 	for _, dir := range []string{string(s.layers.states), spansDir(s.opts.Root)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

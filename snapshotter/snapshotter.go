@@ -372,8 +372,18 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// Cleanup deletes from disk what removed snapshots left there.
-func (s *Snapshotter) Cleanup(ctx context.Context) error { return s.inner.Cleanup(ctx) }
+// Cleanup deletes from disk what removed snapshots left there, but nothing that
+// metadata restored from a copy does not know of.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	held, some, err := heldIDs(heldPath(s.opts.Root))
+	switch {
+	case err != nil:
+		return err
+	case some:
+		return s.cleanupBut(ctx, held)
+	}
+	return s.inner.Cleanup(ctx)
+}
 
 // Layers returns the counters of the layers that are being served.
 func (s *Snapshotter) Layers() []LayerStats { return s.layers.stats() }
