@@ -34,7 +34,7 @@ func (r *remoteSnapshot) peek() *layer {
 		return nil
 	}
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.closed.Load() {
 		return nil
 	}
 	return r.layer

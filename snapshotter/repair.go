@@ -5,12 +5,14 @@ package snapshotter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -39,8 +41,13 @@ func (s *Snapshotter) repairAll() {
 func (s *Snapshotter) repairUntil(ctx context.Context, r *remoteSnapshot, after func(time.Duration) <-chan time.Time) {
 	for wait := repairMin; ; wait = min(2*wait, repairMax) {
 		err := contained(func() error { return s.repair(ctx, r) })
-		if err == nil || ctx.Err() != nil || r.refErr != nil && errors.Is(err, r.refErr) {
-			return // the last: what its labels lack does not come back
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return
+		case r.refErr != nil && errors.Is(err, r.refErr), errors.Is(err, errMismatch):
+			// What its labels lack does not come back, nor does a layer that is condemned.
+			s.opts.Log.Error("snapshot cannot be repaired", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+			return
 		}
 		s.opts.Log.Error("repair snapshot", "key", r.name, "layer", r.ref.Layer.String(), "again_in", wait, "error", err)
 		select {
@@ -56,9 +63,18 @@ func (s *Snapshotter) repairUntil(ctx context.Context, r *remoteSnapshot, after 
 func (s *Snapshotter) repair(ctx context.Context, r *remoteSnapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.layer != nil && r.layer.attached() {
+	if r.closed.Load() || r.layer != nil && r.layer.attached() {
 		return nil
 	}
+	err := s.repairLocked(ctx, r)
+	if r.closed.Load() {
+		return nil // removed meanwhile
+	}
+	return err
+}
+
+// repairLocked is repair of a snapshot that is not being served. The caller holds r.mu.
+func (s *Snapshotter) repairLocked(ctx context.Context, r *remoteSnapshot) error {
 	if r.layer != nil {
 		if path, err := s.layers.restore(r.layer); err == nil {
 			return s.relink(r, path)
@@ -82,7 +98,7 @@ func (s *Snapshotter) reopen(ctx context.Context, r *remoteSnapshot, p *preparat
 		err = s.relink(r, path)
 	}
 	if err == nil {
-		err = s.labelZTOC(ctx, r.name, p.ztoc)
+		err = s.labelZTOC(ctx, r, p.ztoc)
 	}
 	old := l
 	if err == nil {
@@ -97,11 +113,16 @@ func (s *Snapshotter) reopen(ctx context.Context, r *remoteSnapshot, p *preparat
 	return err
 }
 
-// labelZTOC records which zTOC the lazy snapshot name is served with.
-func (s *Snapshotter) labelZTOC(ctx context.Context, name string, ztoc digest.Digest) error {
+// labelZTOC records which zTOC the lazy snapshot r is served with.
+func (s *Snapshotter) labelZTOC(ctx context.Context, r *remoteSnapshot, ztoc digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.closed.Load() {
+		return fmt.Errorf("snapshot %q was removed: %w", r.name, errdefs.ErrNotFound) // another one may have the name
+	}
 	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
 		_, err := storage.UpdateInfo(ctx, snapshots.Info{
-			Name:   name,
+			Name:   r.name,
 			Labels: map[string]string{labelZTOC: ztoc.String(), labelRemote: labelRemoteValue},
 		}, "labels."+labelZTOC, "labels."+labelRemote)
 		return err

@@ -173,3 +173,66 @@ func TestLookupPanics(t *testing.T) {
 	f.prepareAll(i)
 	f.checkServed(i)
 }
+
+// TestCondemnedRestart starts with a layer that is condemned: nobody waits for it, and it is not
+// tried to be repaired for ever.
+func TestCondemnedRestart(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
+	f.prepareAll(i)
+	fakes := f.ports
+	expected := 0
+	f.ports = func() ports {
+		p := fakes()
+		p.expect = func(string, uint32) error { expected++; return nil }
+		return p
+	}
+	f.restart(func() { check(t, f.layers.states.condemn(i.key(0))) })
+	if expected != 0 {
+		t.Error("users are to wait for a condemned layer")
+	}
+	f.mu.Lock()
+	r := f.remote[i.top()]
+	f.mu.Unlock()
+	f.repairUntil(t.Context(), r, func(time.Duration) <-chan time.Time {
+		t.Fatal("a condemned layer is repaired again")
+		return nil
+	})
+}
+
+// TestRemoveDuringRepair removes a snapshot while the registry keeps its repair waiting: the
+// snapshot is gone at once, and its layer when the repair has ended.
+func TestRemoveDuringRepair(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	i := newImage(t, m, "registry.test/app:1", 1).build(t, -1)
+	f.prepareAll(i)
+	asked, answer := make(chan struct{}, 100), make(chan struct{})
+	f.restart(func() {
+		check(t, os.WriteFile(f.layers.states.path(i.key(0), "ztoc"), []byte("x"), 0o600))
+		m.setHook(func(context.Context, string, digest.Digest) error {
+			asked <- struct{}{}
+			<-answer
+			return nil
+		})
+	})
+	f.mu.Lock()
+	r := f.remote[i.top()]
+	f.mu.Unlock()
+	repaired := make(chan error, 1)
+	go func() { repaired <- f.repair(t.Context(), r) }()
+	<-asked
+	check(t, f.Remove(testContext(t), i.top()))
+	select {
+	case err := <-repaired:
+		t.Errorf("Remove has waited for the repair, which says %v", err)
+	default:
+	}
+	close(answer)
+	check(t, <-repaired)
+	f.tasks.close() // waits
+	if n := f.entries("soci", "layers"); n != 0 || f.mount.names() != 0 {
+		t.Errorf("%d layers are on disk and %d attached", n, f.mount.names())
+	}
+}

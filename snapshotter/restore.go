@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -24,24 +25,17 @@ type remoteSnapshot struct {
 	ref      LayerRef // what its labels say; of use when there is no state on disk
 	refErr   error    // why ref is of no use
 
-	mu     sync.Mutex // serialises repairs; guards what follows
-	layer  *layer     // nil if it is not known yet which: another daemon made the snapshot
-	closed bool       // removed
-}
+	closed atomic.Bool // removed; set with Snapshotter.mu held
 
-// close says that the snapshot is gone, and returns the layer to release.
-func (r *remoteSnapshot) close() *layer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	return r.layer
+	mu    sync.Mutex // serialises repairs; guards what follows
+	layer *layer     // nil if it is not known yet which: another daemon made the snapshot
 }
 
 // served returns the snapshot's layer and its digest, nil if it is not known.
 func (r *remoteSnapshot) served() (*layer, digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.refErr != nil {
+	if r.closed.Load() || r.refErr != nil {
 		return nil, ""
 	}
 	return r.layer, r.ref.Layer
@@ -62,7 +56,9 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 		g.Go(func() error {
 			if err := contained(func() error { return s.restoreSnapshot(r) }); err != nil {
 				s.opts.Log.Error("restore snapshot", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
-				s.expect(r)
+				if !errors.Is(err, errMismatch) { // it does not come back
+					s.expect(r)
+				}
 			}
 			return nil
 		})

@@ -344,47 +344,6 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	return s.inner.Mounts(ctx, key)
 }
 
-// Remove removes the snapshot key. With its last snapshot a lazy layer is
-// removed from disk.
-func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	s.recorder.finish(key)
-	var r *remoteSnapshot
-	err := s.roomy(ctx, func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		r = s.remote[key]
-		err := s.inner.Remove(ctx, key)
-		if err == nil {
-			delete(s.remote, key)
-		}
-		return err
-	})
-	if err != nil || r == nil {
-		return err
-	}
-	if l := r.close(); l != nil {
-		s.unpay(key, l)
-		if err := s.layers.release(l); err != nil {
-			// The snapshot is gone; a restart deletes what is left of the layer.
-			s.opts.Log.Warn("remove layer of snapshot", "key", key, "error", err)
-		}
-	}
-	return nil
-}
-
-// Cleanup deletes from disk what removed snapshots left there, but nothing that
-// metadata restored from a copy does not know of.
-func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	held, some, err := heldIDs(heldPath(s.opts.Root))
-	switch {
-	case err != nil:
-		return err
-	case some:
-		return s.cleanupBut(ctx, held)
-	}
-	return s.inner.Cleanup(ctx)
-}
-
 // Layers returns the counters of the layers that are being served.
 func (s *Snapshotter) Layers() []LayerStats { return s.layers.stats() }
 
