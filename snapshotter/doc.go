@@ -16,7 +16,7 @@
 //	_, err = s.Prepare(ctx, "extract-1 "+chainID, parent, snapshots.WithLabels(labels))
 //	errdefs.IsAlreadyExists(err) // the layer is there, under the name chainID
 //
-// Below the root lie snapshotter/metadata.db (and .copy, and .damaged) and snapshotter/snapshots/<id>/{fs,work}
+// Below the root lie snapshotter/metadata.db (and .copy, .damaged and .held) and snapshotter/snapshots/<id>/{fs,work}
 // as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
 // snapshotter/unpack (layers that are unpacked ahead),
 // soci/layers/<key>/{ztoc,layer.json} (what a restart needs),
@@ -109,25 +109,31 @@
 //     layer that needs more than half of what is free is read by skipping, as before.
 //     Nobody's download ends after a minute, a complete one is kept for ten.
 //   - A layer that could not be restored from disk under a mount that was taken over is tried
-//     from the registry until that works, a minute apart at most; who uses it waits (package fs).
+//     from the registry until that works, a minute apart at most; who uses it waits (package fs). One that is
+//     condemned is not.
 //   - A panic in the background, of what one image or one layer's state on disk leads to, is an
 //     error of that one: it would come again at every start. Requests of containerd are
 //     contained where they are served, by the daemon.
 //   - Wrong bytes are fetched again from where else they can be had: another mirror, or another
-//     repository that the layer was pulled from.
+//     repository that the layer was pulled from. One answer has many spans, which are found to be wrong one
+//     after the other: it counts once.
 //   - The metadata database is copied ten seconds after it changed, and when the daemon stops. At
 //     the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
 //     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy New
 //     fails and names the file: to begin with an empty database would be to delete what
-//     containers use. What the database does not notice, such as another letter in a label, is not noticed here.
+//     containers use; only where no snapshot has a directory it begins anew. What has ids that the copy does not
+//     know of is left alone by Cleanup, and no layer is swept, as long as there is a file metadata.db.held: the log
+//     names it, and an operator removes it when no container uses anything from before. What the database does not notice, such as another letter in a label, is not noticed here.
 //   - Everything else below the root is checked by digest or CRC32C before use, and what is wrong is fetched again.
 //   - Usage of a lazy snapshot is what its layer takes on disk at the moment, counted with
 //     one of the snapshots that share it, so that their sum, which is what kubelet is told, is right.
 //     The CRI asks once for each image layer, when it is new, and again after its own restart: kubelet's
 //     decisions to remove images and evict pods do not depend on that, they look at what the disk has left.
 //   - An operation that the full disk refuses is done again after spans were evicted for it: no
-//     image could be removed otherwise. A layer that is unpacked in Prepare and does not fit is refused before the disk is full.
-//   - A layer whose registry gives it as a whole only is never evicted; who else may be, package span says.
+//     image could be removed otherwise. A layer that is unpacked in Prepare and does not fit is refused before the disk is full,
+//     and nothing is evicted for it.
+//   - A layer whose registry gives it as a whole only is not evicted, from when that turns out: after a restart
+//     from when something of it is fetched again. Who else may be, package span says.
 //   - With its last snapshot all of a layer goes at once, but for its profile: it is small, their number is
 //     bounded, and an image that kubelet removes is likely to be pulled again, which is when it is of use.
 //   - A wrong modification time alone condemns a layer like any other lie of its TOC: programs decide

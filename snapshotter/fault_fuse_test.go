@@ -66,7 +66,7 @@ func newShort(t *testing.T, mirrors func(string) []registry.Mirror) *Snapshotter
 		Credential: func(context.Context, string) (registry.Credential, error) { return registry.Credential{}, nil },
 		Mirrors:    mirrors,
 		Retry:      registry.Retry{Max: 2, MinWait: time.Millisecond, MaxWait: 5 * time.Millisecond},
-		Timeouts:   registry.Timeouts{Header: 300 * time.Millisecond, Stall: 300 * time.Millisecond, Total: 10 * time.Second},
+		Timeouts:   registry.Timeouts{Header: 2 * time.Second, Stall: 2 * time.Second, Total: 10 * time.Second},
 	}))(t)
 	s := must(New(t.Context(), Options{Root: t.TempDir(), Registry: client, Log: testLog(t), Discover: []index.Version{index.V1, index.V2},
 		Background: Background{Disable: true}, Spans: span.Options{Retries: 2}}))(t)
