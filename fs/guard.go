@@ -34,11 +34,11 @@ func privileged(n *node, key string) bool {
 
 // guard is what is known of whether a layer is what its image says.
 type guard struct {
-	told    chan struct{} // closed by the first verdict
+	told    chan struct{} // closed by the first verdict that does not match ErrUnverified
 	waiting atomic.Int64  // requests
 
 	mu      sync.Mutex // guards what follows
-	verdict error      // the last one; ErrUnverified before the first
+	verdict error      // the last one, one that matches ErrUnverified up to then
 	good    bool       // verdict is nil, for good
 }
 
@@ -46,16 +46,24 @@ func newGuard() *guard {
 	return &guard{told: make(chan struct{}), verdict: ErrUnverified}
 }
 
-// tell passes a verdict on. After a good one there is no other.
+// tell passes a verdict on. After a good one there is no other, and one that is still to come
+// takes none back.
 func (g *guard) tell(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.good {
 		return
 	}
+	told := false
 	select {
 	case <-g.told:
+		told = true
 	default:
+	}
+	switch later := errors.Is(err, ErrUnverified); {
+	case later && told:
+		return
+	case !later && !told:
 		close(g.told)
 	}
 	g.verdict, g.good = err, err == nil
@@ -128,7 +136,8 @@ func (f *FS) unqueue(layer *atomic.Int64) {
 // Verified says that all of the layer name is there and is what it should be, or why that is not
 // so, or not known, for now. It matters only with Options.GuardPrivileged: files that are setuid or
 // setgid, or have capabilities, can be read after a good verdict, to which no other is added; after
-// a bad one they fail with EIO until there is a good one.
+// a bad one they fail with EIO until there is a good one. An err that matches ErrUnverified says why
+// there is no verdict yet: reads wait on, and fail with it after Options.GuardWait.
 func (f *FS) Verified(name string, err error) error {
 	l := f.table.Load().names[name]
 	if l == nil {

@@ -64,8 +64,16 @@ func TestGuard(t *testing.T) {
 	if err := g.wait(ctx, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+	later := fmt.Errorf("%w: later", ErrUnverified)
+	g.tell(later)
+	if err := g.wait(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("no verdict yet: %v", err)
+	}
+	if err := g.wait(t.Context(), time.Millisecond); err != later {
+		t.Errorf("no verdict in time: %v", err)
+	}
 	bad := errors.New("bad")
-	for _, c := range []struct{ tell, want error }{{bad, bad}, {errors.ErrUnsupported, errors.ErrUnsupported}, {nil, nil}, {bad, nil}} {
+	for _, c := range []struct{ tell, want error }{{bad, bad}, {later, bad}, {errors.ErrUnsupported, errors.ErrUnsupported}, {nil, nil}, {bad, nil}} {
 		g.tell(c.tell)
 		if err := g.wait(t.Context(), time.Hour); err != c.want {
 			t.Errorf("told %v: %v, want %v", c.tell, err, c.want)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	mount "github.com/seekoci/seekoci/fs"
 )
 
 // maxCondemned bounds how many layers are remembered as condemned.
@@ -46,8 +48,12 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 // errUnverifiable is what is said of a layer that cannot be verified for no particular reason.
 var errUnverifiable = errors.New("the layer cannot be verified")
 
-// verdict is what a result says of a layer: nil that it is what its image says.
+// verdict is what a result says of a layer: nil that it is what its image says, and an error that
+// matches [mount.ErrUnverified] that there will be another, or may be.
 func verdict(result CompletionResult, err error) error {
+	if result == Failed || result == Dropped {
+		return fmt.Errorf("%w: %w", mount.ErrUnverified, err)
+	}
 	if result != Verified && err == nil {
 		return errUnverifiable
 	}

@@ -22,7 +22,7 @@ import (
 type Background struct {
 	Disable    bool          // fetch nothing but what is asked for
 	Silence    time.Duration // after a layer is mounted no fill begins for so long; 0 means there is no such time
-	MaxQueue   int           // layers that wait for their fill; 0 means 300, negative any number
+	MaxQueue   int           // layers that wait for their fill, of those that may be left out; 0 means 300, negative any number
 	DropOldest bool          // where too many wait, the one that waits longest is left out; false means the newest
 }
 
@@ -86,6 +86,7 @@ type fill struct {
 	diffID   digest.Digest // "" if it is not known
 	verified bool          // it had its diffID once
 	data     completer
+	guarded  bool                            // some of its files cannot be read before it is verified: it is never left out
 	filled   bool                            // it was complete once
 	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
 	mend     func(ctx context.Context) error // fetches it once more, for a disk that lies; the error matches errMismatch if it is wrong again
@@ -110,13 +111,11 @@ func (s *fills) enqueue(f *fill) {
 	s.mu.Lock()
 	s.queue = append(s.queue, f)
 	var dropped *fill
-	if n := len(s.queue); s.opts.MaxQueue > 0 && n > s.opts.MaxQueue {
-		i := n - 1
-		if s.opts.DropOldest {
-			i = 0
+	if s.opts.MaxQueue > 0 && len(s.queue) > s.opts.MaxQueue {
+		if i := s.leaveOut(); i >= 0 {
+			dropped = s.queue[i]
+			s.queue = slices.Delete(s.queue, i, i+1)
 		}
-		dropped = s.queue[i]
-		s.queue = slices.Delete(s.queue, i, i+1)
 	}
 	begin := s.running < fillWorkers
 	if begin {
@@ -137,6 +136,20 @@ func (s *fills) enqueue(f *fill) {
 	if begin {
 		s.tasks.run(s.work)
 	}
+}
+
+// leaveOut returns which layer of the queue is not to be fetched, -1 if all are. The caller holds s.mu.
+func (s *fills) leaveOut() int {
+	may := func(f *fill) bool { return !f.guarded }
+	if s.opts.DropOldest {
+		return slices.IndexFunc(s.queue, may)
+	}
+	for i := len(s.queue) - 1; i >= 0; i-- {
+		if may(s.queue[i]) {
+			return i
+		}
+	}
+	return -1
 }
 
 // work completes layers until none is left.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/seekoci/seekoci/fs"
 )
 
 // verdict returns what the mount was told of layer n, once the background is done with it.
@@ -35,8 +37,12 @@ func TestVerdicts(t *testing.T) {
 			if got := <-told; got.Result != c.result {
 				t.Fatalf("completion %+v", got)
 			}
-			if err, ok := f.verdict(i, 0); !ok || !errors.Is(err, c.err) {
+			err, ok := f.verdict(i, 0)
+			if !ok || !errors.Is(err, c.err) {
 				t.Errorf("verdict %v, %t, want %v", err, ok, c.err)
+			}
+			if later := errors.Is(err, fs.ErrUnverified); later != (c.result == Failed) {
+				t.Errorf("verdict %v: to come: %t", err, later)
 			}
 			if c.result != Verified {
 				return
@@ -82,7 +88,7 @@ func TestVerdictDropped(t *testing.T) {
 	}
 	said := 0
 	for n := range i.chains {
-		if err, ok := f.verdict(i, n); ok && errors.Is(err, errDropped) {
+		if err, ok := f.verdict(i, n); ok && errors.Is(err, errDropped) && errors.Is(err, fs.ErrUnverified) {
 			said++
 		} else if !ok || err != nil {
 			t.Errorf("layer %d: verdict %v, %t", n, err, ok)
@@ -90,6 +96,36 @@ func TestVerdictDropped(t *testing.T) {
 	}
 	if said != dropped || dropped == 0 {
 		t.Errorf("%d layers were left out, the mount knows of %d", dropped, said)
+	}
+}
+
+// TestGuardedKept holds that a layer whose files cannot be read before it is verified is not left out.
+func TestGuardedKept(t *testing.T) {
+	kinds := []bool{true, false, true, false}
+	for oldest, want := range map[bool][]int{false: {3, 1, -1}, true: {1, 3, -1}} {
+		s := &fills{opts: Background{DropOldest: oldest}}
+		for _, guarded := range kinds {
+			s.queue = append(s.queue, &fill{guarded: guarded})
+		}
+		for _, i := range want {
+			if got := s.leaveOut(); got != i {
+				t.Fatalf("oldest %t: leaves out %d, want %d", oldest, got, i)
+			}
+			if i >= 0 {
+				s.queue[i].guarded = true
+			}
+		}
+	}
+	m := newMemory()
+	opts, told := completions()
+	opts.Background.MaxQueue, opts.Policy.GuardPrivileged = 1, true
+	f := newFixture(t, m, opts)
+	i := newImage(t, m, "registry.test/app:1", 1, 2, 3, 4, 5).build(t, -1)
+	f.prepareAll(i)
+	for range i.chains {
+		if c := <-told; c.Result != Verified {
+			t.Errorf("completion %+v", c)
+		}
 	}
 }
 

@@ -242,8 +242,9 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 	l.state.Slot = a.Slot
 	s.fills.add(&fill{
 		key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data,
-		check: func(ctx context.Context) error { return s.checkTOC(ctx, l.key, data) },
-		mend:  func(ctx context.Context) error { return s.mend(ctx, l.key, z.ZInfo(), src, st.DiffID) },
+		guarded: s.policy.GuardPrivileged && !st.Verified,
+		check:   func(ctx context.Context) error { return s.checkTOC(ctx, l.key, data) },
+		mend:    func(ctx context.Context) error { return s.mend(ctx, l.key, z.ZInfo(), src, st.DiffID) },
 	})
 	return nil
 }
