@@ -5,6 +5,7 @@ package hold
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,10 @@ func (h *holder) look() {
 	var err error
 	if h.path, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", h.dir)); err != nil {
 		h.path = ""
+	}
+	var st unix.Stat_t
+	if unix.Fstat(h.dir, &st) == nil && st.Nlink == 0 { // deleted before: the kernel says so in the name
+		h.path = strings.TrimSuffix(h.path, " (deleted)")
 	}
 	h.notes = notes(h.dir)
 }

@@ -123,3 +123,23 @@ func TestNoDescriptors(t *testing.T) {
 		t.Errorf("the second daemon is told %d, %v", reply.kind, err)
 	}
 }
+
+// TestLookDeleted has the directory deleted before the holder asks where it is.
+func TestLookDeleted(t *testing.T) {
+	for _, name := range []string{"dir", "dir (deleted)"} {
+		for _, deleted := range []bool{false, true} {
+			path := filepath.Join(must(filepath.EvalSymlinks(t.TempDir()))(t), name)
+			check(t, os.Mkdir(path, 0o700))
+			h := &holder{dir: must(openDir(path))(t)}
+			if deleted {
+				check(t, os.Remove(path))
+			}
+			h.look()
+			if h.path != path {
+				t.Errorf("%s, deleted %t: looks at %s", path, deleted, h.path)
+			}
+			closeFd(h.dir)
+			closeFd(h.notes)
+		}
+	}
+}
