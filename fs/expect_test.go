@@ -125,7 +125,8 @@ func TestExpectDebug(t *testing.T) {
 	h := newHome(t, waitTree(t))
 	h.start(t, "never", Fresh).kill(t)
 	f, keeper := h.resumed(t, Options{Patience: time.Hour, Debug: true})
-	c := startWaiters(t, filepath.Join(h.mnt(), "0"))["read"]
+	c := command(t, "wait", "read", filepath.Join(h.mnt(), "0"))
+	must(t, c.Start())
 	until(t, func() bool { return waiting(t, c) })
 	must(t, c.Process.Kill())
 	ended := make(chan error, 1)
