@@ -61,7 +61,7 @@ func (s *Store) victims() []victim {
 			continue
 		}
 		v.rank = int(v.use)
-		if l.Complete() {
+		if l.whole() {
 			v.rank += int(Keep)
 		}
 		vs = append(vs, v)
@@ -104,7 +104,7 @@ func (v *victim) spare(now uint32) bool {
 	if v.use == Unused {
 		return v.used+recentUnused <= now
 	}
-	return !v.l.Complete() && !v.l.working()
+	return !v.l.whole() && !v.l.working()
 }
 
 // before returns the age from which on spans are spared.
@@ -117,6 +117,9 @@ func (v *victim) before(now uint32, hard bool) uint32 {
 	}
 	return now - recentInUse + 1
 }
+
+// whole reports whether nothing is absent of a layer, be it checked or not.
+func (l *Layer) whole() bool { return l.stats.recorded.Load() == int64(len(l.spans)) }
 
 // working reports whether the layer is being filled.
 func (l *Layer) working() bool {
@@ -132,7 +135,7 @@ func (l *Layer) evict(ctx context.Context, v victim, need int64, before uint32) 
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	if v.use != Unused || l.Complete() {
+	if v.use != Unused || l.whole() {
 		if err := l.probe(ctx); err != nil {
 			return 0, fmt.Errorf("%w: %w", errEvict, err)
 		}

@@ -42,8 +42,9 @@ func (l *Layer) work(ctx context.Context) (context.Context, func(), error) {
 
 // Complete reports whether all of the layer is on disk and checked: nothing will
 // be asked of the source any more, unless the disk loses bytes. What an earlier
-// run left has to be checked first, which Fill does.
-func (l *Layer) Complete() bool { return l.missing.Load() == 0 }
+// run left has to be checked first, which Fill does, and what was written not to have been
+// refused by the disk later.
+func (l *Layer) Complete() bool { return l.missing.Load() == 0 && l.unsynced.len() == 0 }
 
 // Fill brings what is missing of the layer to disk, in large requests, and checks
 // what an earlier run left there. It gives way to readers and to Prefetch: while
@@ -67,8 +68,15 @@ func (l *Layer) fill(ctx context.Context) error {
 	if err := l.recheck(ctx); err != nil {
 		return err
 	}
-	for try := 0; !l.Complete(); {
-		if try == diskTries {
+	for losses, try := l.unsynced.losses.Load(), 0; ; {
+		if l.missing.Load() == 0 && l.sync() == nil {
+			return nil
+		}
+		switch {
+		case try < diskTries:
+		case l.unsynced.losses.Load() != losses:
+			return errLost
+		default:
 			return errors.New("the disk loses spans")
 		}
 		var ids []int
@@ -85,7 +93,6 @@ func (l *Layer) fill(ctx context.Context) error {
 			try++
 		}
 	}
-	return nil
 }
 
 // refused reports whether err says that there was no room for a span.

@@ -36,6 +36,7 @@ type Layer struct {
 	sums     map[int]uint32  // CRC32C of the spans that were recorded at open
 	missing  atomic.Int64    // spans that are not present
 	onDisk   atomic.Int64    // uncompressed bytes of those that are not absent
+	unsynced unsynced
 	reading  sync.RWMutex    // held to read what is present, and exclusively to have it present no more
 	ages     []atomic.Uint32 // Store.clock when a span was last read
 	used     atomic.Uint32   // and any of them
@@ -88,7 +89,8 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 			size = max(size, sp.Out.End())
 		}
 	}
-	d, sums, err := openDisk(filepath.Join(s.dir, key), id, len(zi.Spans), size)
+	// A byte more, so that a write of the last span does not hide that the file was cut off before.
+	d, sums, err := openDisk(filepath.Join(s.dir, key), id, len(zi.Spans), size+1)
 	if err != nil {
 		return nil, err
 	}

@@ -255,6 +255,10 @@ func (l *Layer) checkOne(ctx context.Context, req *request, f *flight) (ok bool,
 
 // checkInto reads a recorded span to buf and notes whether it matches its CRC32C.
 func (l *Layer) checkInto(buf []byte, i int) bool {
+	l.disk.holes.RLock()
+	defer l.disk.holes.RUnlock()
+	l.unsynced.add(i) // the kernel may have it, and the disk not
+	l.store.room.dirty()
 	if l.disk.read(buf, l.zi.Spans[i].Out.Off) != nil || castagnoli(buf) != l.sums[i] {
 		l.mark(i, recorded, absent)
 		return false

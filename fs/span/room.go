@@ -45,6 +45,7 @@ type room struct {
 	state   atomic.Int32 // a Room; changed with mu held
 
 	wake   chan struct{} // has room for one
+	news   chan struct{} // likewise: something is to be synced in a while
 	closed closing
 	once   sync.Once
 	keeper sync.WaitGroup
@@ -59,7 +60,7 @@ type room struct {
 }
 
 func (r *room) open(s *Store) {
-	r.s, r.wake = s, make(chan struct{}, 1)
+	r.s, r.wake, r.news = s, make(chan struct{}, 1), make(chan struct{}, 1)
 	r.free = func() (int64, int64, error) { return diskFree(s.dir) }
 	r.closed = make(closing)
 	r.call()
@@ -109,6 +110,14 @@ func (r *room) call() {
 	}
 }
 
+// dirty tells the keeper that there is something to sync.
+func (r *room) dirty() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
 // admit says whether n bytes may be written.
 func (r *room) admit(n int64) error {
 	limit := r.s.opts.MaxBytes
@@ -137,15 +146,21 @@ func (r *room) fail(err error) {
 	r.mu.Lock()
 	again := r.now() == Full
 	if now := time.Now(); !again {
-		if now.Sub(r.entered) > maxRetry || r.retry == 0 {
+		switch {
+		case now.Sub(r.entered) > maxRetry || r.retry == 0:
 			r.retry = minRetry
+		case errors.Is(err, errLost):
+			r.retry = min(2*r.retry, maxRetry)
 		}
 		r.entered = now
 	}
 	r.why = err
 	r.set(Full)
 	r.mu.Unlock()
-	if !again {
+	switch {
+	case errors.Is(err, errLost):
+		r.dirty() // there is nothing to be tried at once
+	case !again:
 		r.call()
 	}
 }
@@ -188,16 +203,7 @@ func (r *room) wait(ctx context.Context, c class) error {
 // keep is the keeper.
 func (r *room) keep(ctx context.Context) {
 	told := Enough
-	timer := time.NewTimer(checkEvery)
-	defer timer.Stop()
-	for {
-		select {
-		case <-r.wake:
-		case <-timer.C:
-		case <-ctx.Done():
-			return
-		}
-		r.look(ctx)
+	tell := func() (wait time.Duration) {
 		r.mu.Lock()
 		state, why, wait := r.now(), r.why, checkEvery
 		if state == Full {
@@ -208,6 +214,31 @@ func (r *room) keep(ctx context.Context) {
 			r.s.opts.OnRoom(state, why)
 		}
 		told = state
+		return wait
+	}
+	timer := time.NewTimer(checkEvery)
+	defer timer.Stop()
+	next := time.Now().Add(checkEvery)
+	for {
+		select {
+		case <-r.news:
+			if soon := time.Now().Add(syncEvery); soon.Before(next) {
+				next = soon
+				timer.Reset(syncEvery)
+			}
+			continue
+		case <-r.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		tell() // it may be over before long
+		r.look(ctx)
+		wait := tell()
+		if r.s.unsynced() {
+			wait = min(wait, syncEvery)
+		}
+		next = time.Now().Add(wait)
 		timer.Reset(wait)
 	}
 }
@@ -228,13 +259,18 @@ func (r *room) look(ctx context.Context) {
 		r.s.evict(round, soft-got, false)
 		cancel()
 	}
+	var err error
 	if full {
-		if err := r.flush(); err != nil {
-			r.mu.Lock()
-			r.why, r.retry = err, min(2*r.retry, maxRetry)
-			r.mu.Unlock()
-			return
-		}
+		err = r.flush()
+	}
+	if e := r.s.sync(ctx); err == nil {
+		err = e
+	}
+	if full && err != nil {
+		r.mu.Lock()
+		r.why, r.retry = err, min(2*r.retry, maxRetry)
+		r.mu.Unlock()
+		return
 	}
 	state := Enough
 	if r.low() {
@@ -255,7 +291,7 @@ func spaceless(err error) bool {
 
 // general reports whether err, of a write, concerns all files.
 func general(err error) bool {
-	return spaceless(err) || errors.Is(err, unix.EROFS) || errors.Is(err, errBudget)
+	return spaceless(err) || errors.Is(err, unix.EROFS) || errors.Is(err, errBudget) || errors.Is(err, errLost)
 }
 
 // reserve returns the bytes that are free, and those that are to be.

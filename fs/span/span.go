@@ -31,7 +31,7 @@
 //   - The state file has one fixed slot of eight bytes per span: the CRC32C of
 //     the span's bytes and a check of the slot itself. A torn slot does not match
 //     its check, and counts as absent.
-//   - Nothing is ever synced. A slot is written after its bytes, so that a killed
+//   - No file is ever synced with its metadata. A slot is written after its bytes, so that a killed
 //     process leaves no slot without bytes. After a power cut the disk may have
 //     kept the slot and lost the bytes; that is why a slot from an earlier run is
 //     believed only after the bytes on disk were read once and match its CRC32C.
@@ -57,6 +57,10 @@
 //     layers that do not fit would evict one another for ever.
 //   - Once checked, bytes on disk are believed for as long as the process lives, as a
 //     file system's are; a file that was cut off is noticed. The next process checks them again.
+//   - A disk may take bytes and refuse them later, as a thin volume does that is full: the kernel drops them,
+//     and there is a hole. A second after spans were written the keeper asks, which costs it a wait for the disk and the
+//     readers none; on an error all that was written or checked since the last time is absent, and no layer
+//     is complete, or digested, before it has been asked. For that second such a hole would be read as zeros.
 //   - A request is read as a stream: a span is decoded as soon as its own bytes are
 //     there, while the next come in, and a reader is served as soon as the decoder
 //     has come past the bytes it wants. The rest of the span, and writing it, come

@@ -93,7 +93,8 @@ type file interface {
 type disk struct {
 	data, state file
 	identity    identity
-	size        int64 // of data
+	size        int64        // of data
+	syncFile    func() error // in tests, instead of what the kernel says
 
 	// Held to write spans and note them, and exclusively to take some away and note that:
 	// what is being written must not fall into the hole.

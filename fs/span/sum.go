@@ -36,14 +36,32 @@ func (l *Layer) sum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 		return sum, err
 	}
 	defer done()
-	if !l.Complete() {
+	losses := l.unsynced.losses.Load()
+	if l.sync() != nil || l.missing.Load() != 0 {
 		return sum, ErrIncomplete
 	}
-	return l.digest(ctx, nil)
+	if sum, err = l.digest(ctx, nil); err == nil && (l.sync() != nil || l.unsynced.losses.Load() != losses) {
+		err = ErrIncomplete // it may be of what the disk lost
+	}
+	return sum, err
 }
 
 // FillSum is Fill and then Sum, but what is there is digested while the rest comes.
 func (l *Layer) FillSum(ctx context.Context) (sum [sha256.Size]byte, err error) {
+	for range diskTries {
+		losses := l.unsynced.losses.Load()
+		if sum, err = l.fillSum(ctx); err == nil {
+			err = l.sync()
+		}
+		if errors.Is(err, errLost) || l.unsynced.losses.Load() == losses {
+			return sum, err
+		}
+		// The digest may be of what the disk lost.
+	}
+	return sum, fmt.Errorf("fill %s: %w", l.key, errLost)
+}
+
+func (l *Layer) fillSum(ctx context.Context) (sum [sha256.Size]byte, err error) {
 	ctx, done, err := l.work(ctx)
 	if err != nil {
 		return sum, fmt.Errorf("fill %s: %w", l.key, err)

@@ -34,7 +34,12 @@ func (l *Layer) write(i int, p []byte) error {
 	if err := l.mend(); err != nil {
 		return err
 	}
+	l.unsynced.add(i)
+	l.store.room.dirty()
 	if err := l.disk.write(i, l.zi.Spans[i].Out.Off, p); err != nil {
+		return err
+	}
+	if err := l.mended(); err != nil {
 		return err
 	}
 	l.mark(i, absent, present)
