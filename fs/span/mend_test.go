@@ -49,7 +49,8 @@ func TestCutOffUnderReader(t *testing.T) {
 	for range 100 {
 		p := make([]byte, size)
 		if n, err := f.ReadAt(p, 2*size); n != 0 || err != io.EOF {
-			t.Fatalf("%d bytes of what was cut off, %v", n, err)
+			t.Errorf("%d bytes of what was cut off, %v", n, err)
+			break
 		}
 		time.Sleep(time.Millisecond) // for the write to go wrong in
 	}
