@@ -170,6 +170,18 @@ func TestEvictSpares(t *testing.T) {
 		}
 		e.want(map[string]string{"b-used": "012345", "c-unused": "01234567", "cc-used": "01234567"})
 	})
+	t.Run("source gone, after a restart", func(t *testing.T) {
+		e := newEvictable(t, Options{}, map[string]Use{"c-unused": Unused})
+		e.src["c-unused"].hook = gone
+		l := e.layers["c-unused"]
+		for i := range l.spans { // nothing has been checked yet
+			l.mark(i, present, absent)
+			l.mark(i, absent, recorded)
+		}
+		if n := e.s.evict(t.Context(), 1<<30, true); n != 0 {
+			t.Errorf("evicted %d bytes", n)
+		}
+	})
 	t.Run("source lies", func(t *testing.T) {
 		e := newEvictable(t, Options{}, uses)
 		e.src["c-unused"].hook = func(_ context.Context, _ int, p []byte, _ int64) error { p[0] ^= 1; return nil }
