@@ -24,12 +24,16 @@ const (
 
 	evictBatch = 1 << 10 // spans that are evicted at once
 	probeTime  = 10 * time.Second
-	probeKept  = 60 // seconds for which it is believed that a source answers
-	maxProbes  = 3  // that fail, in one round
+	probeKept  = 60  // seconds for which it is believed that a source answers
+	probeLater = 300 // seconds for which it is believed that one does not
+	maxProbes  = 3   // that fail, in one round: the next one asks others
 )
 
 // errEvict says that a layer's source does not answer, so that nothing of it is evicted.
 var errEvict = errors.New("not to be had anew")
+
+// errNoHole says that the file system frees nothing.
+var errNoHole = errors.New("no hole can be made")
 
 // victim is a layer to evict from.
 type victim struct {
@@ -85,15 +89,18 @@ func (s *Store) evict(ctx context.Context, need int64, hard bool) int64 {
 		if got >= need || ctx.Err() != nil || failed == maxProbes {
 			break
 		}
-		if !hard && !v.spare(now) || !v.l.enter() {
+		if !hard && !v.spare(now) || v.l.silent(now) || !v.l.enter() {
 			continue
 		}
 		n, err := v.l.evict(ctx, v, need-got, v.before(now, hard))
 		v.l.leave()
+		got += n
+		if errors.Is(err, errNoHole) {
+			break // nor can they be elsewhere
+		}
 		if err != nil {
 			failed++
 		}
-		got += n
 	}
 	s.room.evicted.Add(got)
 	return got
@@ -142,7 +149,11 @@ func (l *Layer) evict(ctx context.Context, v victim, need int64, before uint32) 
 	}
 	var got int64
 	for batch := range slices.Chunk(ids, evictBatch) {
-		got += l.drop(batch)
+		n, err := l.drop(batch)
+		got += n
+		if err != nil {
+			return got, err
+		}
 	}
 	return got, nil
 }
@@ -177,23 +188,20 @@ func (l *Layer) oldest(need int64, before uint32) []int {
 }
 
 // drop takes spans, in order, from disk, and returns how many bytes that are. Who reads them has done
-// so before, or finds them absent; who fetches them anew writes them afterwards.
-func (l *Layer) drop(ids []int) int64 {
+// so before, or finds them absent; who fetches them anew writes them afterwards. Where no hole
+// can be made they stay, and the error matches errNoHole.
+func (l *Layer) drop(ids []int) (got int64, err error) {
 	l.disk.holes.Lock()
 	defer l.disk.holes.Unlock()
-	var got int64
+	was := make(map[int]uint32, len(ids))
 	l.reading.Lock()
 	ids = slices.DeleteFunc(ids, func(i int) bool {
-		was := l.spans[i].Load()
-		if was == absent {
+		was[i] = l.spans[i].Load()
+		if was[i] == absent {
 			return true
 		}
-		l.mark(i, was, absent)
-		if l.spans[i].Load() != absent {
-			return true // it has just been checked
-		}
-		got += l.zi.Spans[i].Out.Len
-		return false
+		l.mark(i, was[i], absent)
+		return l.spans[i].Load() != absent // it has just been checked
 	})
 	l.reading.Unlock()
 	for len(ids) > 0 {
@@ -201,16 +209,24 @@ func (l *Layer) drop(ids []int) int64 {
 		for n < len(ids) && ids[n] == ids[n-1]+1 {
 			n++
 		}
-		l.punch(ids[0], ids[n-1]+1)
+		if err := l.punch(ids[0], ids[n-1]+1); err != nil {
+			for _, i := range ids {
+				l.mark(i, absent, was[i])
+			}
+			return got, err
+		}
+		for _, i := range ids[:n] {
+			got += l.zi.Spans[i].Out.Len
+		}
 		ids = ids[n:]
 	}
-	return got
+	return got, nil
 }
 
 // punch makes a hole where the absent spans from up to to are, and forgets their records after that: killed in between, the
 // records do not match and are no harm, while bytes without record would stay there for ever.
-// The caller holds disk.holes.
-func (l *Layer) punch(from, to int) {
+// After an error, which matches errNoHole, all is as before. The caller holds disk.holes.
+func (l *Layer) punch(from, to int) error {
 	off, end := l.zi.Spans[from].Out.Off, l.zi.Spans[to-1].Out.End()
 	// Blocks that are shared with neighbours go with the last of those.
 	for prev := from - 1; prev >= 0 && l.spans[prev].Load() == absent && off%holeUnit != 0; prev-- {
@@ -219,15 +235,38 @@ func (l *Layer) punch(from, to int) {
 	for next := to; next < len(l.spans) && l.spans[next].Load() == absent && end%holeUnit != 0; next++ {
 		end = min(l.zi.Spans[next].Out.End(), end+holeUnit-end%holeUnit)
 	}
-	l.disk.punch(off, end-off)
+	if err := l.disk.punch(off, end-off); err != nil {
+		return err
+	}
 	l.disk.forget(from, to)
+	return nil
 }
 
 // holeUnit is the largest block of the usual file systems.
 const holeUnit = 64 << 10
 
-// probe reports whether the source delivers a span, and the right one.
-func (l *Layer) probe(ctx context.Context) (err error) {
+// silent reports whether the source did not answer when it was last asked, a short while ago.
+func (l *Layer) silent(now uint32) bool {
+	last := l.silence.Load()
+	return last > l.answered.Load()+1 && last+probeLater > now
+}
+
+// probe reports whether the source delivers a span, and the right one. It ends with the layer.
+func (l *Layer) probe(ctx context.Context) error {
+	ctx, done, err := l.work(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = l.ask(ctx)
+	if err != nil && ctx.Err() == nil {
+		l.silence.Store(l.store.clock() + 1)
+	}
+	return err
+}
+
+// ask is probe, without notes of what fails.
+func (l *Layer) ask(ctx context.Context) (err error) {
 	if now, last := l.store.clock(), l.answered.Load(); last > 0 && last+probeKept > now {
 		return nil
 	}
@@ -278,12 +317,20 @@ func (l *Layer) fetchSpan(ctx context.Context, in ztoc.Range, p []byte) error {
 // puncher is a file that holes can be made in.
 type puncher interface{ Fd() uintptr }
 
-// punch frees the n bytes at off of the data file. Where that cannot be done they stay, to be
-// written over one day.
-func (d *disk) punch(off, n int64) {
-	if f, ok := d.data.(puncher); ok {
-		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+// punch frees the n bytes at off of the data file. Where that cannot be done the error matches
+// errNoHole, and they are as they were. An error that may come half way is none: what is left
+// is written over one day.
+func (d *disk) punch(off, n int64) error {
+	f, ok := d.data.(puncher)
+	if !ok {
+		return errNoHole
 	}
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	switch err {
+	case unix.EROFS, unix.EBADF, unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV:
+		return fmt.Errorf("%w: %w", errNoHole, err)
+	}
+	return nil
 }
 
 // forget clears the records of the spans from up to to. One that stays does not match its bytes.

@@ -56,7 +56,9 @@ func TestStormEvict(t *testing.T) {
 				s.evict(ctx, r.Int64N(400_000), r.IntN(2) == 0)
 				l := all[r.IntN(len(all))]
 				if i := r.IntN(len(l.spans)); l.zi.Spans[i].Out.Len > 0 {
-					l.drop([]int{i})
+					if _, err := l.drop([]int{i}); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 		})

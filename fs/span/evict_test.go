@@ -287,9 +287,9 @@ func TestMaxBytes(t *testing.T) {
 func TestEvictCrash(t *testing.T) {
 	d := plainLayer(8, evictSpan)
 	for step, do := range map[string]func(*Layer){
-		"hole": func(l *Layer) { l.disk.punch(evictSpan, 3*evictSpan) },
+		"hole": func(l *Layer) { must(t, l.disk.punch(evictSpan, 3*evictSpan)) },
 		"record": func(l *Layer) {
-			l.disk.punch(evictSpan, 3*evictSpan)
+			must(t, l.disk.punch(evictSpan, 3*evictSpan))
 			l.disk.forget(1, 3)
 		},
 		"no hole": func(l *Layer) { l.disk.forget(1, 4) },
@@ -320,7 +320,13 @@ func TestEvictBetween(t *testing.T) {
 		t.Fatal("no extent")
 	}
 	done := make(chan int64)
-	go func() { done <- l.drop([]int{0, 1, 2}) }()
+	go func() {
+		n, err := l.drop([]int{0, 1, 2})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- n
+	}()
 	p := make([]byte, evictSpan)
 	for range 100 {
 		if _, err := unix.Pread(x.Fd, p, x.Off); err != nil || !bytes.Equal(p, e.data.plain[:evictSpan]) {

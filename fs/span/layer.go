@@ -41,6 +41,7 @@ type Layer struct {
 	ages     []atomic.Uint32 // Store.clock when a span was last read
 	used     atomic.Uint32   // and any of them
 	answered atomic.Uint32   // and when the source last delivered one
+	silence  atomic.Uint32   // one second after it was last asked whether it would, and did not
 	grown    grown
 	touched  touched
 	listed   bitmap // spans that Prefetch was told of

@@ -67,8 +67,11 @@ func (r *room) open(s *Store) {
 	r.keeper.Go(func() { r.keep(r.closed) })
 }
 
+// stop tells the keeper to end, which close waits for.
+func (r *room) stop() { r.once.Do(func() { close(r.closed) }) }
+
 func (r *room) close() {
-	r.once.Do(func() { close(r.closed) })
+	r.stop()
 	r.keeper.Wait()
 }
 

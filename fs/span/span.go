@@ -369,6 +369,7 @@ func (s *Store) Remove(key string) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
+	s.room.stop() // or a layer may wait for what the keeper does with it
 	var open []*Layer
 	for l := range s.open {
 		l.handles = 0
