@@ -61,6 +61,7 @@
 //     and there is a hole. A second after spans were written the keeper asks, which costs it a wait for the disk and the
 //     readers none; on an error all that was written or checked since the last time is absent, and no layer
 //     is complete, or digested, before it has been asked. For that second such a hole would be read as zeros.
+//     File systems that do not know sync_file_range(2), overlayfs among them, tell nothing.
 //   - A request is read as a stream: a span is decoded as soon as its own bytes are
 //     there, while the next come in, and a reader is served as soon as the decoder
 //     has come past the bytes it wants. The rest of the span, and writing it, come
