@@ -120,10 +120,15 @@ func serveLayers(dir, stall string) error {
 		return err
 	}
 	var hook func(context.Context) error
+	told := make(chan struct{})
 	if stall == "always" {
 		hook = func(ctx context.Context) error {
-			fmt.Println("asked")
-			<-ctx.Done()
+			select {
+			case <-told: // what it serves comes first
+				fmt.Println("asked")
+				<-ctx.Done()
+			case <-ctx.Done():
+			}
 			return ctx.Err()
 		}
 	}
@@ -131,6 +136,7 @@ func serveLayers(dir, stall string) error {
 		return err
 	}
 	fmt.Println("serving", f.Origin())
+	close(told)
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}

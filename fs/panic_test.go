@@ -19,13 +19,12 @@ import (
 // TestHandlerPanics has requests panic, of all kinds, outside of go-fuse as well: they fail,
 // and the next ones do not.
 func TestHandlerPanics(t *testing.T) {
-	f := mustMount(t)
 	var on atomic.Bool
-	f.opts.OnRequest = func() { // before anything is attached, let alone asked for
+	f := mustMountWith(t, Options{OnRequest: func() {
 		if on.Load() {
 			panic("a request that cannot be")
 		}
-	}
+	}})
 	d, _ := mustAttach(t, f, "layer", waitTree(t))
 	for _, kind := range waiters {
 		on.Store(true)

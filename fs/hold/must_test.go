@@ -53,10 +53,15 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// testDir is a directory whose path is longer than a socket's address.
+// testDir is a directory whose path is longer than a socket's address. A holder that is just
+// ending may still make files there while it is removed.
 func testDir(t testing.TB) string {
 	t.Helper()
-	return filepath.Join(t.TempDir(), strings.Repeat("long", 30), "hold")
+	top := must(os.MkdirTemp("", "hold"))(t)
+	t.Cleanup(func() {
+		until(t, "the directory goes", func() bool { return os.RemoveAll(top) == nil })
+	})
+	return filepath.Join(top, strings.Repeat("long", 30), "hold")
 }
 
 func open(t testing.TB, o Options) *Client {
