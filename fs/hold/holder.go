@@ -124,7 +124,7 @@ func (h *holder) run() error {
 			}
 			fds = append(fds, p)
 		}
-		if _, err := unix.Poll(fds, h.timeout(time.Now())); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(fds, h.timeout(time.Now())); err != nil && err != unix.EINTR && err != unix.ENOMEM {
 			return os.NewSyscallError("poll", err)
 		}
 		// Daemons first: where one is, the guard is to take no more requests.
