@@ -11,11 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
-
-	"github.com/seekoci/seekoci/registry/registrytest"
 )
 
 // filteredArg makes the test binary a program that runs another one without the system calls that the unit denies.
@@ -89,28 +85,5 @@ func TestSystemCalls(t *testing.T) {
 	if ns := unit(t)["RestrictNamespaces"]; len(ns) != 1 || ns[0] != "yes" {
 		t.Errorf("RestrictNamespaces=%v", ns)
 	}
-	root := testRoot(t)
-	reg := registrytest.New(registrytest.Options{})
-	defer reg.Close()
-	img := pushImage(t, reg, smallImage())
-	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
-	self := must(os.Executable())(t)
-	p := start(t, root, nil, self, filteredArg)
-	running := t.TempDir()
-	check(t, mount.All(must(p.sn.Prepare(ctx, "container", p.pull(ctx, img)))(t), running))
-	t.Cleanup(func() { mount.UnmountAll(running, unix.MNT_DETACH) })
-	check(t, p.cmd.Process.Kill())
-	<-p.exited
-	p = start(t, root, nil, self, filteredArg)
-	p.takenOver()
-	compareFiles(t, running, img.files)
-	check(t, mount.UnmountAll(running, 0))
-	p.stop(unix.SIGTERM)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, l := range p.log {
-		if l["level"] == "warning" && l["key"] == nil || l["level"] == "error" {
-			t.Errorf("daemon says %v", l)
-		}
-	}
+	survives(t, testRoot(t), must(os.Executable())(t), filteredArg)
 }

@@ -90,17 +90,23 @@ func TestLeastPrivileges(t *testing.T) {
 	for _, c := range caps {
 		set += ",+" + strings.TrimPrefix(c, "cap_")
 	}
+	survives(t, root, setpriv, "--bounding-set", set, "--inh-caps", "-all", "--no-new-privs")
+}
+
+// survives has a daemon that is started by a command serve a container, be killed, and go on.
+func survives(t *testing.T, root string, by ...string) {
+	t.Helper()
 	reg := registrytest.New(registrytest.Options{})
 	defer reg.Close()
 	img := pushImage(t, reg, smallImage())
 	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
-	p := start(t, root, nil, setpriv, "--bounding-set", set, "--inh-caps", "-all", "--no-new-privs")
+	p := start(t, root, nil, by...)
 	running := t.TempDir()
 	check(t, mount.All(must(p.sn.Prepare(ctx, "container", p.pull(ctx, img)))(t), running))
 	t.Cleanup(func() { mount.UnmountAll(running, unix.MNT_DETACH) })
 	check(t, p.cmd.Process.Kill())
 	<-p.exited
-	p = start(t, root, nil, setpriv, "--bounding-set", set, "--inh-caps", "-all", "--no-new-privs")
+	p = start(t, root, nil, by...)
 	p.takenOver()
 	compareFiles(t, running, img.files)
 	check(t, mount.UnmountAll(running, 0))
