@@ -157,6 +157,29 @@ func TestCompactRestore(t *testing.T) {
 	}
 }
 
+// TestCompactInUse holds that a layer which may be in use waits for its own zTOC and takes no other: the node ids of
+// those who use it would mean nothing.
+func TestCompactInUse(t *testing.T) {
+	i := compactImage(t)
+	f := newFixture(t, i.m, Options{})
+	f.prepareAll(i)
+	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	was := must(f.layers.states.loadState(key))(t).Slot
+	f.restart(func() {
+		check(t, os.Remove(f.layers.states.path(key, "ztoc")))
+		failOn(i.m, "fetch", i.index.Layers[2].Digest)
+	})
+	f.repairAll() // as after the taking over of a mount
+	if _, err := f.Prepare(testContext(t), "container", i.top()); !errdefs.IsUnavailable(err) || f.mount.names() != 1 {
+		t.Errorf("%d layers are attached: %v", f.mount.names(), err)
+	}
+	failOn(i.m, "", "")
+	must(f.Prepare(testContext(t), "container", i.top()))(t)
+	if st := must(f.layers.states.loadState(key))(t); !f.mount.attached[key] || st.Slot != was {
+		t.Errorf("attached %v, in slot %d, want %s in %d", f.mount.attached, st.Slot, key, was)
+	}
+}
+
 // TestCompactRefused holds that a compact zTOC whose table turns out to be malformed when the layer is attached leaves
 // nothing behind, and the other one is taken.
 func TestCompactRefused(t *testing.T) {

@@ -234,7 +234,7 @@ func checkOutcome(t *testing.T, f *fixture, i *testImage, mounts bool, err error
 		t.Errorf("target is %+v", info)
 	}
 	usage := must(f.Usage(ctx, info.Name))(t)
-	if _, ok := info.Labels[labelRemote]; ok != (lazy == 1) || usage.Size == 0 || lazy == 1 && usage.Inodes != 6 {
+	if _, ok := info.Labels[labelRemote]; ok != (lazy == 1) || usage.Size == 0 || lazy == 1 && usage.Inodes != 7 {
 		t.Errorf("lazy is %d, but labels are %v and usage is %+v", lazy, info.Labels, usage)
 	}
 	if lazy == 1 && (info.Labels[labelNamespace] != "test" || info.Labels[labelHasIndex] != "true") {

@@ -19,7 +19,7 @@
 // Below the root lie snapshotter/metadata.db (and .copy, .damaged and .held) and snapshotter/snapshots/<id>/{fs,work}
 // as with containerd's overlay snapshotter, snapshotter/mnt (the mount),
 // snapshotter/unpack (layers that are unpacked ahead),
-// soci/layers/<key>/{ztoc,layer.json} (what a restart needs),
+// soci/layers/<key>/{ztoc,layer.json,layer.json.copy} (what a restart needs),
 // soci/spans/<key> (what was fetched), soci/profiles (what starts read) and
 // soci/condemned (layers not to be served). A lazy snapshot's fs is a symlink into
 // the mount. A layer's key is its digest and its zTOC's.
@@ -109,16 +109,18 @@
 //     layer that needs more than half of what is free is read by skipping, as before.
 //     Nobody's download ends after a minute, a complete one is kept for ten.
 //   - A layer that could not be restored from disk under a mount that was taken over is tried
-//     from the registry until that works, a minute apart at most; who uses it waits (package fs). One that is
-//     condemned is not.
+//     from the registry until that works, a minute apart at most; who uses it waits (package fs). It gets
+//     the same zTOC, as long as the index lists that: with another one, which may be easier to be had, it would be
+//     another layer to who uses it. Its state, whose slot can be had from nowhere else, is kept twice.
+//     A layer that is condemned is not tried.
 //   - A panic in the background, of what one image or one layer's state on disk leads to, is an
 //     error of that one: it would come again at every start. Requests of containerd are
 //     contained where they are served, by the daemon.
 //   - Wrong bytes are fetched again from where else they can be had: another mirror, or another
 //     repository that the layer was pulled from. One answer has many spans, which are found to be wrong one
 //     after the other: it counts once.
-//   - The metadata database is copied ten seconds after it changed, and when the daemon stops. At
-//     the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
+//   - The metadata database is copied ten seconds after it changed, when the daemon stops, and when it starts with
+//     an older copy. At the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
 //     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy New
 //     fails and names the file: to begin with an empty database would be to delete what
 //     containers use; only where no snapshot has a directory it begins anew. What has ids that the copy does not

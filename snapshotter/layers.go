@@ -199,8 +199,9 @@ func (s *layers) restore(l *layer) (string, error) {
 	if err := s.open(l, st, z); err != nil {
 		return "", err
 	}
-	if l.state.Slot != st.Slot {
-		if err := s.states.save(l.state, nil); err != nil {
+	if !s.states.intact(l.state) {
+		// Where the disk refuses a copy the next start makes it; where it refuses a slot nobody may have it.
+		if err := s.states.save(l.state, nil); err != nil && l.state.Slot != st.Slot {
 			return "", errors.Join(err, s.shut(l))
 		}
 	}

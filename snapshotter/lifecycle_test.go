@@ -315,7 +315,8 @@ func TestUnavailable(t *testing.T) {
 			return os.WriteFile(f.layers.states.path(i.key(0), "ztoc"), []byte("x"), 0o600)
 		}},
 		{"state corrupt", func(f *fixture, i *testImage) error {
-			return os.WriteFile(f.layers.states.path(i.key(0), "layer.json"), []byte("{"), 0o600)
+			path := f.layers.states.path(i.key(0), stateFile)
+			return errors.Join(os.WriteFile(path, []byte("{"), 0o600), os.Remove(path+copySuffix))
 		}},
 		{"another daemon's snapshot", func(f *fixture, i *testImage) error {
 			// The incumbent's: no state, no label of ours, a directory for a mount point.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -230,12 +231,18 @@ type copies struct {
 	last int // transaction that was copied
 }
 
-// run copies the metadata whenever it has changed, and when ctx ends.
+// run copies the metadata at once if the copy is older, then whenever it has changed, and when ctx ends.
 func (c *copies) run(ctx context.Context) {
 	tick := time.NewTicker(copyEvery)
 	defer tick.Stop()
+	now := make(chan struct{})
+	if c.late() { // of a daemon that is killed again and again there would be no copy
+		close(now)
+	}
 	for ended, failed := false, false; !ended; {
 		select {
+		case <-now:
+			now = nil
 		case <-tick.C:
 		case <-ctx.Done():
 			ended = true
@@ -246,6 +253,16 @@ func (c *copies) run(ctx context.Context) {
 		}
 		failed = err != nil
 	}
+}
+
+// late reports whether the database was written to after its copy.
+func (c *copies) late() bool {
+	db, err := os.Stat(strings.TrimSuffix(c.path, copySuffix))
+	if err != nil {
+		return false
+	}
+	copied, err := os.Stat(c.path)
+	return err != nil || !copied.ModTime().After(db.ModTime())
 }
 
 // copy writes the copy, if anything has changed since.

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // The waits between two tries to repair a layer that somebody may be waiting for.
@@ -32,6 +33,7 @@ func (s *Snapshotter) repairAll() {
 		if l, _ := r.served(); l != nil && l.attached() {
 			continue
 		}
+		r.used.Store(true)
 		s.tasks.run(func(ctx context.Context) { s.repairUntil(ctx, r, time.After) })
 	}
 }
@@ -87,7 +89,23 @@ func (s *Snapshotter) repairLocked(ctx context.Context, r *remoteSnapshot) error
 	if err := s.decide(ctx, p); err != nil {
 		return err
 	}
+	s.same(r, p)
 	return s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
+}
+
+// same has the layer of p, if it may be in use, served with the zTOC that r had, as long as the index lists
+// that: those who use it know it by its slot and the numbers of its files, and would lose it to another one
+// that is just easier to be had. A layer that is condemned can only have another.
+func (s *Snapshotter) same(r *remoteSnapshot, p *preparation) {
+	if !r.used.Load() || r.layer == nil || s.layers.states.condemned(r.layer.key, p.diffID) {
+		return
+	}
+	for _, desc := range p.ztocs {
+		if layerKey(p.layer.Digest, desc.Digest) == r.layer.key {
+			p.ztocs = []ocispec.Descriptor{desc}
+			return
+		}
+	}
 }
 
 // reopen serves the snapshot r with the zTOC toc of p. The caller holds r.mu.

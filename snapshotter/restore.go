@@ -26,6 +26,7 @@ type remoteSnapshot struct {
 	refErr   error    // why ref is of no use
 
 	closed atomic.Bool // removed; set with Snapshotter.mu held
+	used   atomic.Bool // who used it when the mount was taken over may wait for it
 
 	mu    sync.Mutex // serialises repairs; guards what follows
 	layer *layer     // nil if it is not known yet which: another daemon made the snapshot

@@ -3,10 +3,12 @@
 package snapshotter
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -94,9 +96,53 @@ func (s layerState) validate(key string) error {
 	return nil
 }
 
+// sumField is what a state ends with: the CRC32C of all before it. A bit of the slot that is wrong would
+// serve a layer to those who use another one.
+const sumField = `,"sum":"`
+
+func sumOf(p []byte) string {
+	return fmt.Sprintf(`%s%08x"}`, sumField, crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func (s layerState) marshal() ([]byte, error) {
+	p, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	p = bytes.TrimSuffix(p, []byte("}"))
+	return append(p, sumOf(p)...), nil
+}
+
+// unmarshalState reads what marshal of this or another version has written: without a sum there is
+// nothing in it that this version does not know.
+func unmarshalState(p []byte) (s layerState, err error) {
+	at := bytes.LastIndex(p, []byte(sumField))
+	if at < 0 {
+		d := json.NewDecoder(bytes.NewReader(p))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&s); err != nil {
+			return s, err
+		}
+		if n := d.InputOffset(); n != int64(len(p)) {
+			return s, fmt.Errorf("%d bytes behind its end", int64(len(p))-n)
+		}
+		return s, nil
+	}
+	if string(p[at:]) != sumOf(p[:at]) {
+		return s, errors.New("its checksum is wrong")
+	}
+	return s, json.Unmarshal(p, &s)
+}
+
 // stateDir is the directory of all layers' states: one directory per layer key
-// with the files "ztoc" and "layer.json". The latter is written last.
+// with the files "ztoc" and "layer.json", and a copy of the latter: the slot can be had from nowhere else.
 type stateDir string
+
+// The files of a state.
+const (
+	stateFile = "layer.json"
+	stateCopy = stateFile + copySuffix
+)
 
 func (d stateDir) path(key, file string) string { return filepath.Join(string(d), key, file) }
 
@@ -111,9 +157,11 @@ func (d stateDir) save(s layerState, ztoc []byte) error {
 			return fmt.Errorf("save zTOC of layer %s: %w", s.Layer, err)
 		}
 	}
-	p, err := json.Marshal(s)
-	if err == nil {
-		err = writeFile(d.path(key, "layer.json"), p)
+	p, err := s.marshal()
+	for _, file := range []string{stateFile, stateCopy} {
+		if err == nil {
+			err = writeFile(d.path(key, file), p)
+		}
 	}
 	if err == nil {
 		err = errors.Join(syncDir(filepath.Join(string(d), key)), syncDir(string(d)))
@@ -140,20 +188,44 @@ func (d stateDir) load(key string) (layerState, []byte, error) {
 	return s, ztoc, nil
 }
 
-// loadState reads back and verifies a layer's state, whatever has become of its zTOC.
+// loadState reads back and verifies a layer's state, or the copy of one that is damaged, whatever
+// has become of its zTOC.
 func (d stateDir) loadState(key string) (layerState, error) {
-	var s layerState
-	p, err := readFile(d.path(key, "layer.json"), maxStateSize)
+	s, err := d.loadFile(key, stateFile)
+	if err == nil {
+		return s, nil
+	}
+	if s, e := d.loadFile(key, stateCopy); e == nil {
+		return s, nil
+	}
+	return s, err
+}
+
+func (d stateDir) loadFile(key, file string) (layerState, error) {
+	p, err := readFile(d.path(key, file), maxStateSize)
 	if err != nil {
-		return s, fmt.Errorf("load state of layer %s: %w", key, err)
+		return layerState{}, fmt.Errorf("load state of layer %s: %w", key, err)
 	}
-	if err := json.Unmarshal(p, &s); err != nil {
-		return s, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
+	s, err := unmarshalState(p)
+	if err == nil {
+		err = s.validate(key)
 	}
-	if err := s.validate(key); err != nil {
-		return s, fmt.Errorf("load %s: %w", d.path(key, "layer.json"), err)
+	if err != nil {
+		return s, fmt.Errorf("load %s: %w", d.path(key, file), err)
 	}
 	return s, nil
+}
+
+// intact reports whether s is what both the state and its copy say.
+func (d stateDir) intact(s layerState) bool {
+	want, err := s.marshal()
+	for _, file := range []string{stateFile, stateCopy} {
+		p, e := readFile(d.path(s.key(), file), maxStateSize)
+		if err != nil || e != nil || !bytes.Equal(p, want) {
+			return false
+		}
+	}
+	return true
 }
 
 // remove deletes a layer's state.

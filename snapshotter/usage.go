@@ -36,7 +36,7 @@ func (s *layers) usage(key string) snapshots.Usage {
 	var u snapshots.Usage
 	for _, path := range []string{
 		filepath.Join(s.spansDir, key), filepath.Join(s.spansDir, key, "data"), filepath.Join(s.spansDir, key, "state"),
-		s.states.path(key, ""), s.states.path(key, "ztoc"), s.states.path(key, "layer.json"),
+		s.states.path(key, ""), s.states.path(key, "ztoc"), s.states.path(key, stateFile), s.states.path(key, stateCopy),
 	} {
 		var st unix.Stat_t
 		if unix.Lstat(path, &st) == nil {

@@ -68,7 +68,7 @@ func TestUsage(t *testing.T) {
 		return u
 	}
 	before := sum()
-	if want := f.onDisk(); before != want || before.Inodes != 3*6 {
+	if want := f.onDisk(); before != want || before.Inodes != 3*7 {
 		t.Errorf("usage is %v, want %v", before, want)
 	}
 	for n := range 2 {
