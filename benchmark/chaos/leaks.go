@@ -171,7 +171,7 @@ func (r *run) cleanUp(ctx context.Context) {
 // leaks waits for what the daemon takes to come back to what it took at first, and reports what does not.
 func (r *run) leaks(ctx context.Context) {
 	// Connections that are kept are no leak, and are ended by their other end.
-	if err := errors.Join(r.proxy.stop(), r.proxy.start()); err != nil {
+	if err := errors.Join(r.proxy.stop(), r.proxy.start(), r.mirror.stop(), r.mirror.start()); err != nil {
 		r.report.leak("%v", err)
 	}
 	var found []string

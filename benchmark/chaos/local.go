@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -34,6 +36,7 @@ type ztocFile struct {
 type presence struct {
 	layers map[string]*ztocFile
 	spans  map[string][]bool
+	doubt  bool // a layer's files are not known, as its zTOC is damaged
 }
 
 // maxFolio is how much more than it was asked for the kernel may want at once.
@@ -41,6 +44,9 @@ const maxFolio = 1 << 20
 
 // has implements holdings. Of a file that is in no lazy layer all is there: it was unpacked.
 func (p *presence) has(_, path string, off, n int64) bool {
+	if p.doubt {
+		return false
+	}
 	for key, z := range p.layers {
 		file, ok := z.files[path]
 		if !ok {
@@ -89,6 +95,10 @@ func (d *disk) look() (*presence, error) {
 			if errors.Is(err, os.ErrNotExist) {
 				continue
 			}
+			if errors.Is(err, errOther) {
+				p.doubt = true
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -103,10 +113,17 @@ func (d *disk) look() (*presence, error) {
 	return p, nil
 }
 
+// errOther says that a zTOC is not the one that its layer's key names.
+var errOther = errors.New("its digest is another one")
+
 func readZTOC(path string) (*ztocFile, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
+	}
+	key := filepath.Base(filepath.Dir(path))
+	if _, dgst, ok := strings.Cut(key, "-"); ok && digest.FromBytes(b).Encoded() != dgst {
+		return nil, fmt.Errorf("read %s: %w", path, errOther)
 	}
 	z, err := ztoc.Open(b)
 	if err != nil {

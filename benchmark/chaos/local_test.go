@@ -73,7 +73,7 @@ func TestLook(t *testing.T) {
 	data := filepath.Join(d.root, "soci/spans", key, "data")
 	f, err := os.OpenFile(data, os.O_RDWR, 0)
 	must(err)
-	must(flip(f, r.Off+1000))
+	must(flip(f, r.Off+1000, 6))
 	must(f.Close())
 	d.taint(key)
 	if has("x/first") {

@@ -14,7 +14,7 @@
 // checker looks at files in seven ways: stat, readdir and readlink, small files, whole files,
 // random reads, mappings, O_DIRECT. Meanwhile three lanes of faults go on, beside one another:
 // of the node (daemon, holder and containerd are killed and started, the disk is full, the
-// cache is forgotten or damaged), of the registry (a proxy that spoils its answers) and of users
+// cache is forgotten, its files are damaged), of the registry (a proxy that spoils its answers) and of users
 // (images removed and pulled, containers replaced and run). In the end all is well again,
 // every container reads everything once more, and all is removed: nothing may be left.
 //
@@ -45,8 +45,13 @@
 //   - What was on disk is read from the daemon's own state files when answers begin to be
 //     spoilt. Otherwise every error in an outage would be explained, and a daemon that goes to the registry for
 //     what it has would pass.
-//   - The data of the cache are damaged while the daemon is down. Bytes that it has
+//   - The daemon's files are damaged while it is down. Bytes that it has
 //     checked since its start it may serve without another look.
+//   - Of what there are two, one stays whole: a layer's state, whose slot can be had from nowhere else, and the
+//     metadata database, which is only damaged where its copy is as new. Its damage is one that it can notice: there is no checksum but of
+//     its first pages. With both gone the daemon is to refuse to start, and gets them back.
+//   - For some steps each, daemons have a cache smaller than the images, and a mirror that is tried first. What is on disk is
+//     not looked at then, as it may go at any time; what the mirror alone does wrong explains nothing.
 //   - When daemon and holder are killed at once, containers lose the mount, as documented. They
 //     are replaced, and counted apart.
 package main

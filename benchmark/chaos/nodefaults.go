@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,6 +23,7 @@ func (r *run) doNode(ctx context.Context, s step) error {
 			return err
 		}
 	}
+	r.phaseOf(s)
 	switch s.kind {
 	case killDaemon, awayDaemon:
 		return r.restart(ctx, s, unix.SIGKILL, nil)
@@ -33,8 +33,8 @@ func (r *run) doNode(ctx context.Context, s step) error {
 		return r.restart(ctx, s, unix.SIGINT, nil)
 	case coldStart:
 		return r.restart(ctx, s, unix.SIGKILL, r.forgetSpans)
-	case corruptCache:
-		return r.restart(ctx, s, unix.SIGKILL, func() error { return r.corrupt(s.seed) })
+	case corruptFiles:
+		return r.corrupt(ctx, s)
 	case killHolder:
 		return r.killHolder(ctx)
 	case killBoth:
@@ -64,9 +64,14 @@ func (r *run) restart(ctx context.Context, s step, sig unix.Signal, without func
 	return r.up(ctx, s.seed)
 }
 
-// up starts the daemon, with a configuration that depends on the seed.
+// up starts the daemon, with a configuration that depends on the seed and the phase.
 func (r *run) up(ctx context.Context, seed uint64) error {
-	r.node.SetConfig(daemonConfig(seed))
+	r.node.SetConfig(r.daemonConfig(seed))
+	r.evicts.Store(r.small.Load())
+	if r.evicts.Load() {
+		r.line.forget() // whatever was there may go from now on
+		r.report.add("starts with a small cache", 1)
+	}
 	begin := time.Now()
 	if err := r.node.StartSnapshotter(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start of the daemon: %w", err)
@@ -162,67 +167,6 @@ func (r *run) forgetSpans() error {
 
 // dropAll has the kernel forget all names and pages that are on disk as well; the others are not waited for.
 func dropAll() error { return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) }
-
-// corrupt changes what the daemon has on disk of some layers: bytes of the data, its length, or the state.
-func (r *run) corrupt(seed uint64) error {
-	r.line.forget()
-	dirs, err := r.spanDirs()
-	if err != nil {
-		return err
-	}
-	rnd := rand.New(rand.NewPCG(seed, 4))
-	for _, d := range dirs {
-		r.disk.taint(filepath.Base(d))
-		if err := damage(rnd, d); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("damage %s: %w", d, err)
-		}
-	}
-	return dropAll()
-}
-
-// damage spoils one file of a layer, or leaves it alone.
-func damage(r *rand.Rand, dir string) (err error) {
-	name := []string{"data", "data", "data", "state"}[r.IntN(4)]
-	how := r.IntN(4)
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return err
-	}
-	switch how {
-	case 0: // cut off
-		return f.Truncate(r.Int64N(info.Size()))
-	case 1: // bytes changed in many places
-		for range 1 + info.Size()>>16 {
-			if err := flip(f, r.Int64N(info.Size())); err != nil {
-				return err
-			}
-		}
-		return nil
-	case 2: // something else in the middle
-		junk := make([]byte, min(info.Size(), 1+r.Int64N(64<<10)))
-		for i := range junk {
-			junk[i] = byte(r.Uint32())
-		}
-		_, err := f.WriteAt(junk, r.Int64N(info.Size()-int64(len(junk))+1))
-		return err
-	}
-	return nil
-}
-
-func flip(f *os.File, off int64) error {
-	var b [1]byte
-	if _, err := f.ReadAt(b[:], off); err != nil {
-		return err
-	}
-	b[0] ^= 0x40
-	_, err := f.WriteAt(b[:], off)
-	return err
-}
 
 // fillDisk leaves no room on the daemon's disk for a while.
 func (r *run) fillDisk(ctx context.Context, s step) (err error) {

@@ -24,7 +24,7 @@ const (
 	awayDaemon     kind = "away"       // kill -9, and no start before the holder's bound is over
 	killContainerd kind = "containerd" // kill -9 or SIGTERM of containerd, and a start
 	coldStart      kind = "cold"       // kill -9, and the daemon forgets what it has on disk
-	corruptCache   kind = "corrupt"    // kill -9, and bytes of its files are changed or cut off
+	corruptFiles   kind = "corrupt"    // its files are damaged while it is down: see harms
 	fullDisk       kind = "full"       // its disk is full for a while
 )
 
@@ -78,7 +78,7 @@ type share struct {
 func shares() []share {
 	ms := time.Millisecond
 	return []share{
-		{nodeLane, killDaemon, 40, 0, 300 * ms},
+		{nodeLane, killDaemon, 100, 0, 300 * ms},
 		{nodeLane, termDaemon, 8, 0, 300 * ms},
 		{nodeLane, intDaemon, 4, 0, 300 * ms},
 		{nodeLane, killHolder, 10, 0, 0},
@@ -86,7 +86,7 @@ func shares() []share {
 		{nodeLane, awayDaemon, 1, awayFor, awayFor + 3*time.Second},
 		{nodeLane, killContainerd, 6, 0, 500 * ms},
 		{nodeLane, coldStart, 8, 0, 100 * ms},
-		{nodeLane, corruptCache, 8, 0, 100 * ms},
+		{nodeLane, corruptFiles, 16, 0, 100 * ms},
 		{nodeLane, fullDisk, 4, 300 * ms, 2500 * ms},
 
 		{registryLane, registryDown, 3, 100 * ms, 2000 * ms},
@@ -212,7 +212,7 @@ func newSchedule(seed uint64, l lane, kinds []kind) *schedule {
 func (s *schedule) next() step {
 	st := step{n: s.n, seed: s.r.Uint64()}
 	s.n++
-	long, pause, hold, odds := s.r.IntN(10) == 0, s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
+	calm, pause, hold, odds := s.r.IntN(40), s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
 	at := s.r.IntN(s.total)
 	for _, sh := range s.shares {
 		if at -= sh.weight; at < 0 {
@@ -223,7 +223,10 @@ func (s *schedule) next() step {
 	}
 	// Bursts, and calms in which what was interrupted can come to its end.
 	st.pause = time.Duration(10+pause*200/1000) * time.Millisecond
-	if long {
+	switch {
+	case calm == 0: // for an image to be pulled by those who had to wait
+		st.pause = time.Duration(5000+4*pause) * time.Millisecond
+	case calm < 3:
 		st.pause = time.Duration(800+3*pause/2) * time.Millisecond
 	}
 	st.odds = []float64{1, 1, 0.3}[odds]

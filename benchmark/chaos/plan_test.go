@@ -49,7 +49,7 @@ func TestScheduleReplays(t *testing.T) {
 
 // TestSchedulePinned holds the beginning of one: a seed that somebody wrote down yesterday is to mean the same today.
 func TestSchedulePinned(t *testing.T) {
-	want := []string{"0 1.847s kill 7.8ms 0.30 5b36763e6c8902da"}
+	want := []string{"0 7.792s kill 7.8ms 0.30 5b36763e6c8902da"}
 	for i, s := range steps(1, nodeLane, []kind{killDaemon, termDaemon}, len(want)) {
 		if s.String() != want[i] {
 			t.Errorf("step %q, want %q", s, want[i])

@@ -91,7 +91,7 @@ func (r *run) startNode(ctx context.Context) error {
 	}
 	r.node, err = node.Start(ctx, node.Options{
 		Dir: dir, Containerd: containerd, Namespace: sandbox.CgroupParent(r.dir), Bin: r.opts.bin,
-		Config: daemonConfig(r.opts.seed), Root: r.disk.root, Debug: r.debug,
+		Config: r.daemonConfig(r.opts.seed), Root: r.disk.root, Debug: r.debug,
 	})
 	if err != nil {
 		return err

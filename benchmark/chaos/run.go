@@ -26,23 +26,6 @@ const (
 	awayFor  = 10 * time.Second // of a fault that is to be longer than that
 )
 
-// daemonConfig is the end of the daemon's configuration: few retries, so that a registry that fails
-// is an error soon, and sometimes no background fetch.
-func daemonConfig(seed uint64) string {
-	return fmt.Sprintf(`[http]
-  DialTimeoutMsec = 500
-  ResponseHeaderTimeoutMsec = 1000
-  RequestTimeoutMsec = 5000
-  MaxRetries = 3
-  MinWaitMsec = 20
-  MaxWaitMsec = 400
-[background_fetch]
-  disable = %v
-[holder]
-  eio_after_sec = %d
-`, seed%3 == 0, int(eioAfter/time.Second))
-}
-
 // options are what the command line says.
 type options struct {
 	seed       uint64
@@ -68,6 +51,10 @@ type run struct {
 	fleet    *fleet
 	line     timeline
 	disk     disk
+	mirror   *proxy       // another way to the registry, which daemons of some phases try first
+	small    atomic.Bool  // daemons that start now have a small cache
+	evicts   atomic.Bool  // the one that runs, or ran last, has
+	mirrored bool         // and the mirror; of the node's lane
 	volume   string       // where the daemon's disk is mounted
 	debug    string       // host:port of the daemon's profiles
 	pid      atomic.Int64 // of the daemon, 0 while it does not run
@@ -91,6 +78,10 @@ func (r *run) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.proxy.Close()) }()
+	if r.mirror, err = newProxy(r.registry.Host(), r.registry.SecondHost(), r.opts.seed+1); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.mirror.Close()) }()
 	if err := r.makeImages(ctx); err != nil {
 		return fmt.Errorf("make the images: %w", err)
 	}
@@ -168,6 +159,13 @@ func (r *run) chaos(ctx context.Context) error {
 	for kind, n := range r.proxy.spoilt() {
 		r.report.faults(kind, n)
 	}
+	for kind, n := range r.mirror.spoilt() {
+		r.report.faults(kind, n)
+		r.report.add("answers spoilt that were the mirror's", n)
+	}
+	if err == nil && ctx.Err() == nil {
+		err = r.lastStart(ctx)
+	}
 	if err == nil && ctx.Err() == nil {
 		err = r.fleet.fit(ctx, 2*time.Minute)
 	}
@@ -219,8 +217,10 @@ func (r *run) lanes(ctx context.Context) error {
 // injected is how many faults there were so far.
 func (r *run) injected() int64 {
 	sum := r.report.injected()
-	for _, n := range r.proxy.spoilt() {
-		sum += n
+	for _, p := range []*proxy{r.proxy, r.mirror} {
+		for _, n := range p.spoilt() {
+			sum += n
+		}
 	}
 	return sum
 }

@@ -27,28 +27,45 @@ func (r *run) doRegistry(ctx context.Context, s step) error {
 		r.registry.ExpireRedirects()
 		return nil
 	}
+	// What the mirror alone does wrong is nobody's excuse.
+	if s.seed%4 == 0 {
+		return r.weather(ctx, s, r.mirror)
+	}
 	end, err := r.badRegistry()
 	if err != nil {
 		return err
 	}
 	defer end()
-	if s.kind == registryDown {
-		if err := r.proxy.stop(); err != nil {
-			return err
-		}
-		wait(ctx, s.hold)
-		return r.proxy.start()
+	if s.seed%4 == 1 {
+		return r.weather(ctx, s, r.proxy, r.mirror)
 	}
-	r.proxy.set(weather{s.kind, s.odds})
+	return r.weather(ctx, s, r.proxy)
+}
+
+// weather has the proxies do what the step says, for as long as it says.
+func (r *run) weather(ctx context.Context, s step, proxies ...*proxy) (err error) {
+	for _, p := range proxies {
+		if s.kind == registryDown {
+			err = errors.Join(err, p.stop())
+		} else {
+			p.set(weather{s.kind, s.odds})
+		}
+	}
 	wait(ctx, s.hold)
-	r.proxy.set(weather{})
-	return nil
+	for _, p := range proxies {
+		if s.kind == registryDown {
+			err = errors.Join(err, p.start())
+		} else {
+			p.set(weather{})
+		}
+	}
+	return err
 }
 
 // badRegistry begins a window in which answers are spoilt.
 func (r *run) badRegistry() (end func(), err error) {
 	now := check.Now()
-	if r.line.during(now, now, noSpace) { // nobody knows what will be on disk in a moment
+	if r.evicts.Load() || r.line.during(now, now, noSpace) { // nobody knows what will be on disk in a moment
 		return r.line.begin(badRegistry, nil), nil
 	}
 	had, err := r.disk.look()
