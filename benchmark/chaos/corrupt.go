@@ -23,7 +23,7 @@ type harm struct {
 	weight int
 	glob   string // below the root
 	all    bool   // most of the files, not one
-	twin   string // suffix of the file that has the same in it: only one of them is damaged
+	twin   bool   // it is left alone where its copy, or what it is the copy of, is not the same
 	how    []wreck
 }
 
@@ -33,12 +33,12 @@ func harms() []harm {
 		{name: "data", weight: 8, glob: "soci/spans/*/data", all: true, how: anyhow()},
 		{name: "state", weight: 3, glob: "soci/spans/*/state", all: true, how: anyhow()},
 		{name: "ztoc", weight: 4, glob: "soci/layers/*/ztoc", how: anyhow()},
-		{name: "layer.json", weight: 4, glob: "soci/layers/*/layer.json", twin: ".copy", how: anyhow()},
-		{name: "layer.json.copy", weight: 1, glob: "soci/layers/*/layer.json.copy", twin: "-.copy", how: anyhow()},
+		{name: "layer.json", weight: 4, glob: "soci/layers/*/layer.json", twin: true, how: anyhow()},
+		{name: "layer.json.copy", weight: 1, glob: "soci/layers/*/layer.json.copy", twin: true, how: anyhow()},
 		{name: "slots", weight: 2, glob: "soci/*/slots", how: anyhow()},
-		{name: "metadata.db", weight: 4, glob: "snapshotter/metadata.db", twin: ".copy", how: plainly()},
+		{name: "metadata.db", weight: 4, glob: "snapshotter/metadata.db", twin: true, how: plainly()},
 		{name: "metadata.db.copy", weight: 1, glob: "snapshotter/metadata.db.copy", how: plainly()},
-		{name: bothMetadata, weight: 1, glob: "snapshotter/metadata.db", twin: ".copy", how: plainly()},
+		{name: bothMetadata, weight: 1, glob: "snapshotter/metadata.db", twin: true, how: plainly()},
 		{name: "profiles", weight: 2, glob: "soci/profiles/*/*.json", all: true, how: anyhow()},
 	}
 }
@@ -128,12 +128,12 @@ func (r *run) corrupt(ctx context.Context, s step) error {
 	if h.name == bothMetadata {
 		return r.restart(ctx, s, sig, func() error { return r.refused(ctx, rnd, h) })
 	}
-	return r.restart(ctx, s, sig, func() error { return r.harm(rnd, h) })
+	return r.restart(ctx, s, sig, func() error { return errors.Join(r.harm(rnd, h), dropAll()) })
 }
 
 // harm damages files of a kind.
 func (r *run) harm(rnd *rand.Rand, h harm) error {
-	root := r.node.SnapshotterRoot()
+	root := r.disk.root
 	paths, err := filepath.Glob(filepath.Join(root, h.glob))
 	if err != nil {
 		return err
@@ -160,33 +160,38 @@ func (r *run) harm(rnd *rand.Rand, h harm) error {
 		}
 		r.report.add("files damaged: "+h.name, 1)
 	}
-	return dropAll()
+	return nil
+}
+
+// copySuffix is of the copy of a file.
+const copySuffix = ".copy"
+
+// twin is the copy of the file at path, or what that is the copy of.
+func twin(path string) string {
+	if of, ok := strings.CutSuffix(path, copySuffix); ok {
+		return of
+	}
+	return path + copySuffix
 }
 
 // spares reports whether the file at path is to be left alone, as its twin does not say the same.
 func (h harm) spares(path string) (bool, error) {
-	var twin string
-	switch {
-	case h.twin == "":
+	if !h.twin {
 		return false, nil
-	case h.twin[0] == '-':
-		twin = strings.TrimSuffix(path, h.twin[1:])
-	default:
-		twin = path + h.twin
 	}
 	if filepath.Ext(path) == ".db" {
 		a, err := transaction(path)
 		if err != nil {
 			return false, err
 		}
-		b, err := transaction(twin)
+		b, err := transaction(twin(path))
 		return err != nil || a != b, nil
 	}
 	a, err := os.ReadFile(path)
 	if err != nil {
 		return false, err
 	}
-	b, err := os.ReadFile(twin)
+	b, err := os.ReadFile(twin(path))
 	return err != nil || !bytes.Equal(a, b), nil
 }
 
@@ -225,8 +230,8 @@ func damage(r *rand.Rand, path string, ways []wreck) (err error) {
 // refused damages both the metadata and its copy: the daemon is to say so and not to begin anew, which would delete what
 // containers use. Then it gets them back, as from an operator's backup.
 func (r *run) refused(ctx context.Context, rnd *rand.Rand, h harm) error {
-	db := filepath.Join(r.node.SnapshotterRoot(), h.glob)
-	paths := []string{db, db + h.twin}
+	db := filepath.Join(r.disk.root, h.glob)
+	paths := []string{db, twin(db)}
 	backup := make(map[string][]byte)
 	for _, p := range paths {
 		b, err := os.ReadFile(p)
