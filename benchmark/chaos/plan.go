@@ -78,7 +78,7 @@ type share struct {
 func shares() []share {
 	ms := time.Millisecond
 	return []share{
-		{nodeLane, killDaemon, 100, 0, 300 * ms},
+		{nodeLane, killDaemon, 200, 0, 300 * ms},
 		{nodeLane, termDaemon, 8, 0, 300 * ms},
 		{nodeLane, intDaemon, 4, 0, 300 * ms},
 		{nodeLane, killHolder, 10, 0, 0},
@@ -86,7 +86,7 @@ func shares() []share {
 		{nodeLane, awayDaemon, 1, awayFor, awayFor + 3*time.Second},
 		{nodeLane, killContainerd, 6, 0, 500 * ms},
 		{nodeLane, coldStart, 8, 0, 100 * ms},
-		{nodeLane, corruptFiles, 16, 0, 100 * ms},
+		{nodeLane, corruptFiles, 24, 0, 100 * ms},
 		{nodeLane, fullDisk, 4, 300 * ms, 2500 * ms},
 
 		{registryLane, registryDown, 3, 100 * ms, 2000 * ms},
