@@ -78,11 +78,11 @@ type share struct {
 func shares() []share {
 	ms := time.Millisecond
 	return []share{
-		{nodeLane, killDaemon, 200, 0, 300 * ms},
+		{nodeLane, killDaemon, 260, 0, 300 * ms},
 		{nodeLane, termDaemon, 8, 0, 300 * ms},
 		{nodeLane, intDaemon, 4, 0, 300 * ms},
 		{nodeLane, killHolder, 10, 0, 0},
-		{nodeLane, killBoth, 2, 0, 300 * ms},
+		{nodeLane, killBoth, 4, 0, 300 * ms},
 		{nodeLane, awayDaemon, 1, awayFor, awayFor + 3*time.Second},
 		{nodeLane, killContainerd, 6, 0, 500 * ms},
 		{nodeLane, coldStart, 8, 0, 100 * ms},
