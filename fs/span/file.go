@@ -21,13 +21,13 @@ func (l *Layer) Extent(off, n, end int64) (Extent, bool) {
 	if off < 0 || n <= 0 || n > l.zi.UncompressedSize-off {
 		return Extent{}, false
 	}
-	f, ok := l.disk.data.(*os.File)
-	if !ok || !l.enter() {
+	if !l.enter() {
 		return Extent{}, false
 	}
 	first, last := l.zi.SpanAt(off), l.zi.SpanAt(off+n-1)
 	l.reading.RLock()
-	if !l.present(first, last) || !l.passive(off, n, end, first, last) {
+	f, ok := l.disk.data.(*os.File)
+	if !ok || !l.present(first, last) || !l.passive(off, n, end, first, last) {
 		l.reading.RUnlock()
 		l.leave()
 		return Extent{}, false

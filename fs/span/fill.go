@@ -3,6 +3,7 @@
 package span
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (l *Layer) fill(ctx context.Context) error {
 }
 
 // refused reports whether err says that there was no room for a span.
-func refused(err error) bool { return errors.Is(err, errUnwritten) && general(err) }
+func refused(err error) bool { return errors.Is(err, ErrUnwritten) && general(err) }
 
 // Prefetch brings the spans of uncompressed ranges to disk, in the order in which
 // they will be wanted, in few requests: before Fill, and after what readers wait
@@ -142,18 +143,17 @@ func (l *Layer) prefetch(ctx context.Context, ranges []ztoc.Range) error {
 
 // recheck reads what an earlier run left on disk.
 func (l *Layer) recheck(ctx context.Context) error {
-	var u urgency
-	u.c.Store(uint32(background))
+	u := &l.filling
 	for i := range l.spans {
 		if l.spans[i].Load() != recorded {
 			continue
 		}
-		if err := l.store.calm.wait(ctx, &u); err != nil {
+		if err := l.store.calm.wait(ctx, u); err != nil {
 			return context.Cause(ctx)
 		}
-		l.store.decoders.spare.wait(ctx.Done(), never)
+		l.store.decoders.spare.wait(ctx.Done(), u.hasty.Load)
 		out := l.zi.Spans[i].Out
-		n, err := l.store.memory.acquire(ctx, bufferSize(out.Len), &u)
+		n, err := l.store.memory.acquire(ctx, bufferSize(out.Len), u)
 		if err != nil {
 			return context.Cause(ctx)
 		}
@@ -170,8 +170,11 @@ func (l *Layer) recheck(ctx context.Context) error {
 func (l *Layer) bring(ctx context.Context, c class, ids []int) error {
 	r := newRead(c)
 	r.left = 1 // until all are asked for
-	var u urgency
-	u.c.Store(uint32(c))
+	u := &l.filling
+	if c != background {
+		u = new(urgency)
+		u.c.Store(uint32(c))
+	}
 	for {
 		l.mu.Lock()
 		ids = l.sift(r, ids)
@@ -181,19 +184,19 @@ func (l *Layer) bring(ctx context.Context, c class, ids []int) error {
 			break
 		}
 		l.mu.Unlock()
-		err := l.store.room.wait(ctx, c)
+		err := l.store.room.wait(ctx, u)
 		var n int64
 		if err == nil {
-			n, err = l.turn(ctx, &u)
+			n, err = l.turn(ctx, u)
 		}
 		if err != nil {
 			l.mu.Lock()
 			l.quit(r)
 			l.mu.Unlock()
-			return context.Cause(ctx)
+			return cmp.Or(context.Cause(ctx), err)
 		}
 		l.mu.Lock()
-		ids = l.request(ctx, r, ids, n)
+		ids = l.request(ctx, r, ids, n, u.class())
 		l.mu.Unlock()
 	}
 	if err := l.await(ctx, r); err != nil {
@@ -229,9 +232,9 @@ func (l *Layer) sift(r *read, ids []int) []int {
 	return ids
 }
 
-// request starts the request that brings ids[0] and as many others as lie close,
+// request starts the request of class c that brings ids[0] and as many others as lie close,
 // and returns the rest of ids. It gives the slot back. The caller holds l.mu.
-func (l *Layer) request(ctx context.Context, r *read, ids []int, slot int64) []int {
+func (l *Layer) request(ctx context.Context, r *read, ids []int, slot int64, c class) []int {
 	near := l.gather(ids)
 	if len(near) == 0 {
 		l.store.slots.release(slot)
@@ -246,7 +249,7 @@ func (l *Layer) request(ctx context.Context, r *read, ids []int, slot int64) []i
 		l.hope(f, wait{r, piece{span: i}})
 		fs = append(fs, f)
 	}
-	l.spawn(ctx, l.newRequest(fs, r.class), func(ctx context.Context, req *request) {
+	l.spawn(ctx, l.newRequest(fs, c), func(ctx context.Context, req *request) {
 		defer l.store.slots.release(slot)
 		if err := l.stream(ctx, req); err != nil {
 			l.fail(ctx, req, err)

@@ -162,6 +162,26 @@ func TestReadOnlyDisk(t *testing.T) {
 			mustRead(t, l, d, 0, int64(len(d.plain)))
 		}
 		settled(t, l)
+	}
+	if st := other.Stats(); st.SpansPresent != 0 || st.WriteErrors == 0 {
+		t.Errorf("%d spans on a disk that is read-only, %d write errors", st.SpansPresent, st.WriteErrors)
+	}
+
+	// Both are written to once that can be done, as they are open.
+	must(t, unix.Mount("", disk, "", unix.MS_REMOUNT, ""))
+	s.room.look(t.Context())
+	for _, l := range []*Layer{l, other} {
+		must(t, l.Fill(t.Context()))
+		mustExtent(t, l, 0, l.Size()).Release()
+		key := l.key
+		must(t, l.Close())
+		src := d.source()
+		l, err := s.Layer(key, d.zi, src)
+		must(t, err)
+		mustRead(t, l, d, 0, int64(len(d.plain)))
+		if n := src.requests(); n != 0 {
+			t.Errorf("%s: %d requests after all of it was written", key, n)
+		}
 		must(t, l.Close())
 	}
 }

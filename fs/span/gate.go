@@ -21,7 +21,10 @@ const (
 )
 
 // urgency is the class of something under way, which can rise.
-type urgency struct{ c atomic.Uint32 }
+type urgency struct {
+	c     atomic.Uint32
+	hasty atomic.Bool // it does not wait for room on disk
+}
 
 func (u *urgency) class() class { return class(u.c.Load()) }
 

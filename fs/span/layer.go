@@ -48,6 +48,7 @@ type Layer struct {
 	streams  streams
 	guesses  guesses
 	stats    counters
+	filling  urgency // of Fill, and of digests
 
 	handles int // guarded by Store.mu
 
@@ -117,6 +118,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		running:  make(map[*request]struct{}),
 	}
 	l.refs.Store(1)
+	l.filling.c.Store(uint32(background))
 	l.used.Store(s.clock())
 	for i := range zi.Spans {
 		_, ok := sums[i]

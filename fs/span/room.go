@@ -174,21 +174,37 @@ func (r *room) set(state Room) {
 		return
 	}
 	r.state.Store(int32(state))
+	r.wakeAll()
+}
+
+// wakeAll has those who wait look again. The caller holds r.mu.
+func (r *room) wakeAll() {
 	if r.moved != nil {
 		close(r.moved)
 		r.moved = nil
 	}
 }
 
-// wait returns when there is room for what class c brings: for the background it must not
-// be Low, and for any that nobody waits for not Full.
-func (r *room) wait(ctx context.Context, c class) error {
+// nudge has those who wait look at their urgency again.
+func (r *room) nudge() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wakeAll()
+}
+
+// wait returns when there is room for what u's class brings: for the background it must not
+// be Low, and for any that nobody waits for not Full. Who is hasty gets errNoRoom then.
+func (r *room) wait(ctx context.Context, u *urgency) error {
 	for {
 		r.mu.Lock()
-		state := r.now()
+		state, c := r.now(), u.class()
 		if c == demand || state == Enough || state == Low && c != background {
 			r.mu.Unlock()
 			return ctx.Err()
+		}
+		if u.hasty.Load() {
+			r.mu.Unlock()
+			return errNoRoom
 		}
 		if r.moved == nil {
 			r.moved = make(chan struct{})
@@ -262,9 +278,13 @@ func (r *room) look(ctx context.Context) {
 		r.s.evict(round, soft-got, false)
 		cancel()
 	}
+	healed := r.s.heal(ctx)
 	var err error
-	if full {
+	if full || healed {
 		err = r.flush()
+	}
+	if !full && err != nil {
+		r.fail(err)
 	}
 	if e := r.s.sync(ctx); err == nil {
 		err = e

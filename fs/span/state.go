@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -91,9 +92,10 @@ type file interface {
 
 // disk is the pair of files of one layer.
 type disk struct {
-	data, state file
+	data, state file // changed with holes held exclusively, and Layer.reading
 	identity    identity
 	size        int64        // of data
+	unwritable  atomic.Bool  // opened on a disk that cannot be written to: Store.heal does so anew
 	syncFile    func() error // in tests, instead of what the kernel says
 
 	// Held to write spans and note them, and exclusively to take some away and note that:
@@ -103,13 +105,14 @@ type disk struct {
 
 // openDisk opens the files in dir, making or resetting them where they do not
 // belong to the zInfo. sums has the recorded CRC32C of each span that has a slot. On a disk
-// that cannot be written to, what is there is read, and nothing more comes to it.
+// that cannot be written to, what is there is read, and nothing more comes to it before it is opened anew.
 func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map[int]uint32, err error) {
 	d, sums, err = openWritable(dir, id, spans, size)
 	if !general(err) {
 		return d, sums, err
 	}
 	d = &disk{data: noFile{err}, state: noFile{err}, identity: id, size: size}
+	d.unwritable.Store(true)
 	data, e := os.Open(filepath.Join(dir, "data"))
 	if e != nil {
 		return d, nil, nil

@@ -94,7 +94,7 @@ func (l *Layer) digest(ctx context.Context, filled <-chan struct{}) (sum [sha256
 		if filled != nil && !l.arrived(ctx, off, int64(len(p)), filled) {
 			return sum, cmp.Or(context.Cause(ctx), ErrIncomplete)
 		}
-		l.store.decoders.spare.wait(ctx.Done(), never)
+		l.store.decoders.spare.wait(ctx.Done(), l.filling.hasty.Load)
 		if ctx.Err() != nil {
 			return sum, context.Cause(ctx)
 		}
@@ -178,14 +178,13 @@ func (l *Layer) sumTail(ctx context.Context, h hash.Hash) (err error) {
 	if in.Len > maxSpan {
 		return fmt.Errorf("%d bytes behind the tar: %w", in.Len, ErrSpans)
 	}
-	var u urgency
-	u.c.Store(uint32(background))
-	slot, err := l.turn(ctx, &u)
+	u := &l.filling
+	slot, err := l.turn(ctx, u)
 	if err != nil {
 		return err
 	}
 	defer l.store.slots.release(slot)
-	held, err := l.store.memory.acquire(ctx, bufferSize(in.Len), &u)
+	held, err := l.store.memory.acquire(ctx, bufferSize(in.Len), u)
 	if err != nil {
 		return err
 	}
@@ -226,6 +225,3 @@ func (w *tailWriter) Write(p []byte) (int, error) {
 	}
 	return w.h.Write(p)
 }
-
-// never says that work is not urgent.
-func never() bool { return false }

@@ -18,7 +18,7 @@ import (
 const syncEvery = time.Second
 
 // errLost says that the disk has refused bytes after it took them: they are gone.
-var errLost = errors.New("the disk has lost what was written")
+var errLost = fmt.Errorf("%w: the disk has lost what was written", ErrUnwritten)
 
 // unsynced are the spans that were written, or checked, and of which it is not known whether
 // the disk has taken them.

@@ -8,11 +8,12 @@ import (
 	"os"
 )
 
-// errUnwritten says that a span was fetched and is right, but not on disk.
-var errUnwritten = errors.New("span not written to disk")
+// ErrUnwritten is returned by Fill, FillSum and Prefetch for spans that could be fetched, but not be written
+// to disk.
+var ErrUnwritten = errors.New("span not written to disk")
 
 // put writes down the bytes p of span i. If that cannot be done, they are kept in memory
-// for a while; the error matches errUnwritten.
+// for a while; the error matches ErrUnwritten.
 func (l *Layer) put(i int, p []byte) error {
 	err := l.write(i, p)
 	if err == nil {
@@ -21,7 +22,7 @@ func (l *Layer) put(i int, p []byte) error {
 	l.stats.writeErrors.Add(1)
 	l.store.kept.add(l, i, p)
 	l.store.room.fail(err)
-	return fmt.Errorf("%w: %w", errUnwritten, err)
+	return fmt.Errorf("%w: %w", ErrUnwritten, err)
 }
 
 // write writes down the bytes p of span i, if there is room.
@@ -47,12 +48,12 @@ func (l *Layer) write(i int, p []byte) error {
 	return nil
 }
 
-// noFile stands for a file that cannot be opened: the layer is served from memory.
+// noFile stands for a file that cannot be opened: the layer is served from memory until heal opens it.
 type noFile struct{ err error }
 
 func (f noFile) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 
-// The error is this file's alone: others may be written to again, some day.
+// The error is this file's alone: others may be written to again before it is.
 func (f noFile) WriteAt([]byte, int64) (int, error) { return 0, fmt.Errorf("not opened: %v", f.err) }
 func (noFile) Close() error                         { return nil }
 
