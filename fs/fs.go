@@ -60,6 +60,9 @@ type Options struct {
 	// capabilities, before [FS.Verified] says that their layer is what it should be.
 	GuardPrivileged bool
 	GuardWait       time.Duration // how long a read waits for that, at most; 0 means ten minutes
+	// OnGuarded is called with the name of a layer whenever a read begins to wait for that. It must
+	// be fast and safe for concurrent use; nil means nobody is told.
+	OnGuarded func(name string)
 	// maxWaiting is how many requests wait at a time for layers that are expected or not verified;
 	// 0 means a quarter of maxLoops. Half as many may wait for one layer.
 	maxWaiting int64

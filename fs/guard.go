@@ -108,6 +108,9 @@ func (f *FS) admit(ctx context.Context, x ref) fuse.Status {
 			return f.failed(x.l, fmt.Errorf("%w: %w", ErrUnverified, err))
 		}
 		defer f.unqueue(&g.waiting)
+		if f.opts.OnGuarded != nil {
+			f.opts.OnGuarded(x.l.name)
+		}
 	}
 	if err := g.wait(ctx, f.opts.GuardWait); err != nil {
 		return f.failed(x.l, err)

@@ -145,8 +145,11 @@
 //     containerd, which has to answer for the disk; one with too many files is unpacked here. A layer that is
 //     served already, or restored, is not looked at again.
 //   - With Policy.GuardPrivileged nobody reads from a setuid file, or one with capabilities, before its layer
-//     is complete and verified: until then its bytes and its bits are only what whoever made the index says.
-//     It waits for the layer's turn in the background; where that fails it fails, until it succeeds.
+//     is verified: until then its bytes and its bits are only what whoever made the index says. Who reads one
+//     makes its layer the next, beside those that are being fetched, two such at a time, and it does not make way for
+//     readers. Where the disk has no room the layer is fetched once through memory, for its diffID and its TOC, and not kept:
+//     one download more is better than ten minutes and then EIO, and the verdict holds for what is fetched
+//     later, as each span has its digest. Where verifying fails the read fails, until it succeeds.
 //   - No transaction is held across network, unpacking or mounting.
 //   - Lookups are kept for five minutes, or as long as the image is being pulled, the answer that there is no index for ten
 //     seconds, errors never.

@@ -52,6 +52,7 @@ const (
 	defaultMaxQueue = 300
 	minFillRetry    = 5 * time.Second
 	maxFillRetry    = 5 * time.Minute
+	maxHurryRetry   = 30 * time.Second // where a reader waits for the verdict
 	minSumRetry     = time.Minute
 	maxSumRetry     = 4 * time.Hour
 )
@@ -61,6 +62,12 @@ type completer interface {
 	Fill(ctx context.Context) error
 	Sum(ctx context.Context) ([32]byte, error)
 	FillSum(ctx context.Context) ([32]byte, error)
+}
+
+// hurrier is a completer that can be made to go first. *span.Layer satisfies it.
+type hurrier interface {
+	Hurry()
+	Relax()
 }
 
 // fills completes lazy layers in the background, a few at a time: one after the other
@@ -77,6 +84,7 @@ type fills struct {
 	queue   []*fill
 	running int
 	mounted time.Time // when a layer was last mounted
+	rush    rush
 }
 
 // fill is one layer to be completed.
@@ -86,7 +94,10 @@ type fill struct {
 	diffID   digest.Digest // "" if it is not known
 	verified bool          // it had its diffID once
 	data     completer
+	through  func(ctx context.Context) error // verifies it without the disk; the error matches errMismatch if it is wrong
+	hurry    hurry
 	guarded  bool                            // some of its files cannot be read before it is verified: it is never left out
+	apart    bool                            // it is verified, but not complete
 	filled   bool                            // it was complete once
 	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
 	mend     func(ctx context.Context) error // fetches it once more, for a disk that lies; the error matches errMismatch if it is wrong again
@@ -102,14 +113,23 @@ func (s *fills) add(f *fill) {
 	f.added, f.retry = time.Now(), minFillRetry
 	s.mu.Lock()
 	s.mounted = f.added
+	wanted := s.rush.add(f)
 	s.mu.Unlock()
 	s.enqueue(f)
+	if wanted {
+		s.hasten(f.key)
+	}
 }
 
-// enqueue puts f at the queue's end, and sees to it that somebody works on it.
+// enqueue puts f at the queue's end, or at its head if a reader waits for it, and sees to it that somebody works on it.
 func (s *fills) enqueue(f *fill) {
 	s.mu.Lock()
-	s.queue = append(s.queue, f)
+	if f.hurry.on {
+		s.queue = slices.Insert(s.queue, 0, f)
+	} else {
+		s.queue = append(s.queue, f)
+	}
+	rush := s.rushes()
 	var dropped *fill
 	if s.opts.MaxQueue > 0 && len(s.queue) > s.opts.MaxQueue {
 		if i := s.leaveOut(); i >= 0 {
@@ -135,6 +155,9 @@ func (s *fills) enqueue(f *fill) {
 	}
 	if begin {
 		s.tasks.run(s.work)
+	}
+	if rush {
+		s.tasks.run(s.rushed)
 	}
 }
 
@@ -193,10 +216,25 @@ func (s *fills) complete(ctx context.Context, f *fill) {
 		return err
 	})
 	if ctx.Err() != nil || errors.Is(c.Err, span.ErrClosed) {
+		s.forget(f)
 		return // nobody wants it any more
 	}
 	if err := s.done(f, c.Result, c.Err); err != nil {
 		s.log.Warn("note what a layer is", "layer", f.layer.String(), "error", err)
+	}
+	if c.Result != Failed {
+		s.relax(f)
+	}
+	if c.Result == Verified && f.apart {
+		s.log.Info("layer verified as it came, as the disk has no room for it", "layer", f.layer.String())
+		s.mu.Lock()
+		f.apart, f.verified = false, true
+		s.mu.Unlock()
+		s.enqueue(f) // it is to be completed once there is room
+		return
+	}
+	if c.Result != Failed {
+		s.forget(f)
 	}
 	c.Dur = time.Since(f.added)
 	attrs := []any{"layer", f.layer.String(), "dur", c.Dur}
@@ -228,6 +266,11 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 	err := s.fillSum(ctx, f)
 	if err == nil {
 		err = f.check(ctx)
+	}
+	if s.hurried(f) && errors.Is(err, span.ErrUnwritten) {
+		s.log.Info("layer is fetched to be verified, and not kept, as the disk has no room for it", "layer", f.layer.String())
+		err = f.through(ctx)
+		f.apart = err == nil
 	}
 	switch {
 	case err == nil:
@@ -275,17 +318,37 @@ func (s *fills) verifySum(ctx context.Context, f *fill) error {
 
 // again puts f back into the queue after a while, a longer one if all of it is to be read from disk again.
 func (s *fills) again(f *fill) {
-	wait := s.after(f.retry)
-	limit := maxFillRetry
-	if f.filled {
-		limit = maxSumRetry
-	}
-	f.retry = min(2*f.retry, limit)
+	wait, hurry := s.later(f)
 	s.tasks.run(func(ctx context.Context) {
 		select {
 		case <-wait:
-			s.enqueue(f)
+		case <-hurry:
 		case <-ctx.Done():
+			return
 		}
+		s.enqueue(f)
 	})
+}
+
+// later says when f is to be tried again, and what is closed if it is to be at once.
+func (s *fills) later(f *fill) (wait <-chan time.Time, hurry <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := maxFillRetry
+	switch {
+	case f.filled && f.hurry.on:
+		limit = minSumRetry
+	case f.filled:
+		limit = maxSumRetry
+	case f.hurry.on:
+		limit = maxHurryRetry
+	}
+	f.retry = min(f.retry, limit)
+	wait = s.after(f.retry)
+	f.retry = min(2*f.retry, limit)
+	if f.hurry.on {
+		return wait, nil // it has been told to hurry already
+	}
+	f.hurry.now = make(chan struct{})
+	return wait, f.hurry.now
 }

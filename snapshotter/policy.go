@@ -21,8 +21,8 @@ type Policy struct {
 	BoundIndex bool
 	// GuardPrivileged serves what is in files that are setuid or setgid, or have capabilities,
 	// once the whole layer is there and is what its image says, not before. Who runs such a
-	// file waits, for fs.Options.GuardWait at most. It needs the background, and room on disk:
-	// while there is too little for what nobody has asked for, no layer is verified.
+	// file waits, for fs.Options.GuardWait at most; its layer goes before all others, and where there
+	// is no room for it on disk it is fetched for that alone, and not kept. It needs the background.
 	GuardPrivileged bool
 
 	MaxIndexSize int64 // bytes of an index; 0 means 4 MiB, which is the most

@@ -163,6 +163,7 @@ type ports struct {
 	unmount func() error                         // ends that
 	spans   spanStore
 	repos   repositories
+	fills   *atomic.Pointer[fills] // where to tell who completes layers, before begin; nil: nobody asks
 }
 
 // New opens the snapshotter at opts.Root, mounts its file system and restores
@@ -212,12 +213,18 @@ func open(ctx context.Context, opts Options) (_ *Snapshotter, err error) {
 	undo = append(undo, spans.Close)
 	opts.FS.OnRequest = spans.Active
 	opts.FS.GuardPrivileged = opts.Policy.GuardPrivileged
+	var completing atomic.Pointer[fills]
+	opts.FS.OnGuarded = func(name string) {
+		if f := completing.Load(); f != nil {
+			f.hasten(name)
+		}
+	}
 	m, err := mountFS(mountPoint(opts.Root), opts)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, m.Close)
-	s, err := newSnapshotter(ctx, opts, ms, ports{mount: m, begin: m.Begin, expect: m.Expect, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry)})
+	s, err := newSnapshotter(ctx, opts, ms, ports{mount: m, begin: m.Begin, expect: m.Expect, unmount: m.Close, spans: spans, repos: registryRepositories(opts.Registry), fills: &completing})
 	if err != nil {
 		return nil, err
 	}
@@ -278,6 +285,9 @@ func newSnapshotter(ctx context.Context, opts Options, ms *storage.MetaStore, p 
 		},
 	}
 	s.layers.fills.done = s.layers.completed
+	if p.fills != nil {
+		p.fills.Store(s.layers.fills)
+	}
 	s.recorder = &recorder{
 		profiles: index.ProfileDir(filepath.Join(opts.Root, "soci", "profiles")), tasks: t, log: opts.Log, tick: everyTick,
 		active: make(map[digest.Digest]*recording),

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/seekoci/seekoci/fs/span"
 	"github.com/seekoci/seekoci/ztoc"
 )
@@ -16,15 +18,58 @@ import (
 // The error matches errTOC if the TOC is not the tar's, and one
 // of ztoc's if the tar, whose zTOC may be another indexer's, is not one that this package reads.
 func (s *layers) checkTOC(ctx context.Context, key string, data *span.Layer) error {
-	_, toc, err := s.states.load(key)
+	z, err := s.toc(key)
 	if err != nil {
 		return err
 	}
+	return compareTOC(ctx, z, io.NewSectionReader(localData{data}, 0, data.Size()))
+}
+
+// checkThrough holds the layer key to its diffID, and the TOC that it is served with to its tar, as it comes from
+// the registry: nothing of it has to be on disk, or gets there. The error matches errMismatch if one is wrong, which
+// is not the disk's fault then. It is a verdict on what will come later, too: each span is held to its digest.
+func (s *layers) checkThrough(ctx context.Context, key string, data *span.Layer, diffID digest.Digest) error {
+	z, err := s.toc(key)
+	if err != nil {
+		return err
+	}
+	tar, w := io.Pipe()
+	var sum [32]byte
+	var failed error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sum, failed = data.SumThrough(ctx, w)
+		_ = w.CloseWithError(failed) // it returns none
+	}()
+	wrong := compareTOC(ctx, z, tar)
+	_, _ = io.Copy(io.Discard, tar) // the rest of what the digest is of
+	<-done
+	if failed != nil {
+		return failed
+	}
+	if got := digest.NewDigestFromBytes(digest.SHA256, sum[:]); got != diffID {
+		return fmt.Errorf("%w: diffID is %s, not %s", errMismatch, got, diffID)
+	}
+	return wrong
+}
+
+// toc returns the zTOC that the layer key is served with.
+func (s *layers) toc(key string) (*ztoc.Reader, error) {
+	_, toc, err := s.states.load(key)
+	if err != nil {
+		return nil, err
+	}
 	z, err := ztoc.Open(toc)
 	if err != nil {
-		return fmt.Errorf("open zTOC of layer %s: %w", key, err)
+		return nil, fmt.Errorf("open zTOC of layer %s: %w", key, err)
 	}
-	faults, err := z.CheckTOC(ctx, io.NewSectionReader(localData{data}, 0, data.Size()))
+	return z, nil
+}
+
+// compareTOC holds the TOC of z to the headers of a tar. The error is that of checkTOC.
+func compareTOC(ctx context.Context, z *ztoc.Reader, tar io.Reader) error {
+	faults, err := z.CheckTOC(ctx, tar)
 	switch {
 	case errors.Is(err, ztoc.ErrFormat):
 		return fmt.Errorf("%w: %w", errTOC, err)
