@@ -119,6 +119,9 @@ func (c *Client) connect() error {
 	if c.conn, err = dial(c.dir); err == nil {
 		return c.limit()
 	}
+	if says := lastCrash(c.dir); says != "" {
+		c.opts.Log.Error("the holder before has crashed", "dir", c.opts.Dir, "says", says)
+	}
 	// The lock is taken where another is just being started, or is about to end.
 	for end := time.Now().Add(callWait); ; time.Sleep(busyTick) {
 		err := start(c.dir)

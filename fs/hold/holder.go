@@ -85,6 +85,7 @@ func serve(dir int, stay Lifetime, ready func()) error {
 	if err != nil {
 		return err
 	}
+	recordCrash(dir)
 	l, err := listen(dir)
 	if err != nil {
 		return err
