@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,121 @@ func TestUnreachable(t *testing.T) {
 	}
 	check(t, mount.UnmountAll(running, 0))
 	p.stop(unix.SIGTERM)
+}
+
+// memoryGroup makes a group of processes that may have so many bytes in all, and returns
+// its directory and the name of the file with their limit.
+func memoryGroup(t *testing.T, limit int64) string {
+	t.Helper()
+	dir, file := "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		dir, file = "/sys/fs/cgroup", "memory.max"
+	}
+	dir = filepath.Join(dir, fmt.Sprintf("seekoci-test-%d", os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skipf("needs memory cgroups: %v", err)
+	}
+	t.Cleanup(func() {
+		await(t, "the memory cgroup is empty", func() bool { return os.Remove(dir) == nil })
+	})
+	if err := os.WriteFile(filepath.Join(dir, file), fmt.Append(nil, limit), 0); err != nil {
+		t.Skipf("needs memory cgroups: %v", err)
+	}
+	return dir
+}
+
+// oomKills returns how many processes of the group were killed for want of memory.
+func oomKills(t *testing.T, group string) int {
+	t.Helper()
+	for _, file := range []string{"memory.oom_control", "memory.events"} {
+		p, err := os.ReadFile(filepath.Join(group, file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(p)) {
+			var n int
+			if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
+				return n
+			}
+		}
+	}
+	t.Fatal("the group does not tell of kills")
+	return 0
+}
+
+// TestOutOfMemory has the kernel kill the daemon for want of memory, under load: the holder
+// stays, and those who read notice nothing but a pause.
+func TestOutOfMemory(t *testing.T) {
+	root := testRoot(t)
+	group := memoryGroup(t, 400<<20)
+	check(t, appendFile(filepath.Join(root, "config.toml"), "[background_fetch]\ndisable = true\n"))
+	reg := registrytest.New(registrytest.Options{Latency: 2 * time.Millisecond})
+	defer reg.Close()
+	img := pushImage(t, reg, manyFiles())
+	truth := t.TempDir()
+	for _, tar := range img.tars {
+		c := exec.Command("tar", "-x", "-C", truth)
+		c.Stdin = bytes.NewReader(tar)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("unpack: %v: %s", err, out)
+		}
+	}
+	// What the daemon starts is of the group, too. It alone is to be killed, and not what takes
+	// the memory: a holder may not lower its own score without CAP_SYS_RESOURCE.
+	startFirst := func() *process {
+		p := start(t, root, nil, "/bin/sh", "-c", `echo $$ > "$0"/cgroup.procs && exec "$@"`, group)
+		check(t, os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid), []byte("900"), 0))
+		return p
+	}
+	p := startFirst()
+	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
+	running := t.TempDir()
+	check(t, mount.All(must(p.sn.Prepare(ctx, "container", p.pull(ctx, img)))(t), running))
+	t.Cleanup(func() { mount.UnmountAll(running, unix.MNT_DETACH) })
+	holder := holderOf(root)
+	watchers := make(map[string]*watcher)
+	for _, kind := range []string{"stat", "small", "random", "mmap", "direct"} {
+		watchers[kind] = startChecker(t, kind, running, truth)
+	}
+	for i := range 2 {
+		hog := exec.Command("/bin/sh", "-c", `echo $$ > "$0"/cgroup.procs && exec tail /dev/zero`, group)
+		check(t, hog.Start())
+		var ended error
+		select {
+		case ended = <-p.exited:
+		case <-time.After(60 * time.Second):
+			t.Fatal("the daemon was not killed")
+		}
+		hog.Process.Kill()
+		hog.Wait()
+		var exit *exec.ExitError
+		if !errors.As(ended, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+			t.Fatalf("the daemon ended with %v", ended)
+		}
+		if n := oomKills(t, group); n <= i {
+			t.Fatalf("the kernel killed %d processes", n)
+		}
+		if now := holderOf(root); now != holder {
+			t.Fatalf("the holder is %d, was %d", now, holder)
+		}
+		forgetSpans(t, root)
+		p = startFirst()
+		p.takenOver()
+		for kind, w := range watchers {
+			if w.over() {
+				t.Fatalf("checker has ended: %s: %v", kind, w.out.String())
+			}
+		}
+	}
+	for kind, w := range watchers {
+		check(t, w.in.Close())
+		if err := <-w.ended; err != nil {
+			t.Errorf("%s: %v: %s", kind, err, w.out.String())
+		}
+	}
+	check(t, mount.UnmountAll(running, 0))
+	p.stop(unix.SIGTERM)
+	check(t, hold.Release(holderDir(filepath.Join(root, "lib"))))
 }
 
 // TestFewDescriptors has a daemon that may open few files serve many who read at once, of

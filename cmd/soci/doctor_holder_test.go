@@ -26,7 +26,7 @@ func TestHolderHelper(t *testing.T) {
 
 // TestDoctorHolder finds the holder that there is, and says where there is none.
 func TestDoctorHolder(t *testing.T) {
-	d := &doctor{root: t.TempDir(), proc: "/proc", config: "/nonexistent"}
+	d := &doctor{root: t.TempDir(), proc: t.TempDir(), config: "/nonexistent"}
 	if got := d.holder(t.Context()); got.Status != statusWarn || got.Do == "" {
 		t.Errorf("before there was one: %+v", got)
 	}
@@ -53,6 +53,14 @@ func TestDoctorHolder(t *testing.T) {
 		case <-end:
 			t.Fatalf("alive: %+v, want %s", got, want)
 		}
+	}
+	of := filepath.Join(d.proc, fmt.Sprint(c.Process.Pid))
+	if err := os.Mkdir(of, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(of, "oom_score_adj"), "17\n")
+	if got := d.holder(t.Context()); got.Status != statusOK || !strings.Contains(got.Detail, "oom_score_adj 17") {
+		t.Errorf("not spared: %+v", got)
 	}
 	write(t, filepath.Join(d.root, "c.toml"), "[holder]\ndisable = true\n")
 	d.config = filepath.Join(d.root, "c.toml")

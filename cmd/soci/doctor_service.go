@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -98,8 +99,15 @@ func (d *doctor) holder(ctx context.Context) finding {
 		return bad(statusWarn, name, "run it as a service of the host: soci-snapshotter-grpc --root "+d.root+" holder",
 			"pid %d is in a pod's cgroup, and ends with the pod", pid)
 	}
+	score, _ := os.ReadFile(filepath.Join(d.proc, fmt.Sprint(pid), "oom_score_adj"))
+	if n, err := strconv.Atoi(strings.TrimSpace(string(score))); err == nil && n > sparedScore {
+		return ok(name, "pid %d; the OOM killer may end it (oom_score_adj %d), as it was started without CAP_SYS_RESOURCE", pid, n)
+	}
 	return ok(name, "pid %d", pid)
 }
+
+// sparedScore is the oom_score_adj of processes that the kernel kills last, if at all.
+const sparedScore = -999
 
 // peer returns the process that listens at the other end of a connection.
 func peer(c net.Conn) (int, error) {
