@@ -134,8 +134,8 @@
 //   - An operation that the full disk refuses is done again after spans were evicted for it: no
 //     image could be removed otherwise. A layer that is unpacked in Prepare and does not fit is refused before the disk is full,
 //     and nothing is evicted for it.
-//   - A layer whose registry gives it as a whole only is not evicted, from when that turns out: after a restart
-//     from when something of it is fetched again. Who else may be, package span says.
+//   - A layer whose registry gives it as a whole only is not evicted, from when that turns out until a registry gives a
+//     part of it; a restart does not forget it. Who else may be, package span says.
 //   - With its last snapshot all of a layer goes at once, but for its profile: it is small, their number is
 //     bounded, and an image that kubelet removes is likely to be pulled again, which is when it is of use.
 //   - A wrong modification time alone condemns a layer like any other lie of its TOC: programs decide

@@ -149,7 +149,7 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 	}
 	// A layer that could not be restored may be in use since before.
 	if old, err := s.states.loadState(l.key); err == nil {
-		st.Slot = old.Slot
+		st.Slot, st.Whole = old.Slot, old.Whole
 	}
 	if err := s.open(l, st, z); err != nil {
 		return "", err
@@ -218,6 +218,8 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 		}
 	}()
 	src := &layerSource{size: st.Size, dir: s.wholeDir}
+	src.unranged.Store(st.Whole)
+	src.changed = func() { s.noteWhole(l, src) }
 	for i := len(st.Images) - 1; i >= 0; i-- {
 		r, err := s.repos(st.Images[i])
 		if err != nil {

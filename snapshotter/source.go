@@ -59,7 +59,8 @@ type layerSource struct {
 	grace time.Duration // of a download that nobody reads from; 0 means downloadGrace and downloadKept
 
 	downloads sync.WaitGroup
-	unranged  atomic.Bool // it was downloaded, as ranges are not to be had
+	unranged  atomic.Bool // it was downloaded, as ranges are not to be had; changed with gives and refuses
+	changed   func()      // told when that changes; nil means nobody. It must not wait
 
 	mu     sync.Mutex // guards what follows
 	names  []string

@@ -53,6 +53,9 @@ type layerState struct {
 
 	Verified bool `json:"verified,omitempty"` // all of it was there once, and had the diffID
 
+	// Whole says that no registry delivers parts of the layer: all of it was to be had, or nothing.
+	Whole bool `json:"whole,omitempty"`
+
 	// Slot is the layer's in the mount, 0 if it has none: a state written by a version
 	// that did not note it. Those who use the layer know it by its slot.
 	Slot uint32 `json:"slot,omitempty"`

@@ -131,6 +131,24 @@ func (d *download) wait(ctx context.Context, off int64) (int64, error) {
 	}
 }
 
+// noteWhole notes on disk whether parts of the layer l can be had, which decides whether any of it may be
+// evicted after a restart, too. The caller may hold locks.
+func (s *layers) noteWhole(l *layer, src *layerSource) {
+	s.fills.tasks.run(func(ctx context.Context) {
+		if ctx.Err() != nil {
+			return // at the end the caller waits for it
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if whole := src.unranged.Load(); l.src == src && l.state.Whole != whole {
+			l.state.Whole = whole
+			if err := s.states.save(l.state, nil); err != nil {
+				s.fills.log.Warn("note whether parts of a layer can be had", "layer", l.state.Layer.String(), "error", err)
+			}
+		}
+	})
+}
+
 // complete reports whether all of the layer is in the file.
 func (d *download) complete() bool {
 	d.mu.Lock()

@@ -28,7 +28,24 @@ func (r *sourceReader) ask(b blob) (io.ReadCloser, *offer, error) {
 	case whole:
 		return nil, &offer{from: b, body: body, cancel: cancel, keep: stop}, nil
 	}
+	if r.end-r.off < r.s.size { // else the answer says nothing
+		r.s.gives()
+	}
 	return &rangeBody{body, func() { stop(); cancel() }}, nil, nil
+}
+
+// gives notes that parts of the layer are to be had.
+func (s *layerSource) gives() {
+	if s.unranged.CompareAndSwap(true, false) && s.changed != nil {
+		s.changed()
+	}
+}
+
+// refuses notes that they are not.
+func (s *layerSource) refuses() {
+	if s.unranged.CompareAndSwap(false, true) && s.changed != nil {
+		s.changed()
+	}
 }
 
 // rangeBody is a stream with a context of its own.
@@ -98,7 +115,7 @@ func (s *layerSource) adopt(ctx context.Context, o *offer, off int64) (*download
 	d := &download{size: s.size, from: o.from, file: file, cancel: o.cancel, refs: 2}
 	d.by = &sender{from: o.from, whole: d}
 	s.whole = d
-	s.unranged.Store(true)
+	s.refuses()
 	s.downloads.Go(func() {
 		err := d.run(o.body)
 		s.mu.Lock()
