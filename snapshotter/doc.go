@@ -124,7 +124,7 @@
 //     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy New
 //     fails and names the file: to begin with an empty database would be to delete what
 //     containers use; only where no snapshot has a directory it begins anew. What has ids that the copy does not
-//     know of is left alone by Cleanup, and no layer is swept, as long as there is a file metadata.db.held: the log
+//     know of is left alone by Cleanup, and every layer on disk is served, as long as there is a file metadata.db.held: the log
 //     names it, and an operator removes it when no container uses anything from before. What the database does not notice, such as another letter in a label, is not noticed here.
 //   - Everything else below the root is checked by digest or CRC32C before use, and what is wrong is fetched again.
 //   - Usage of a lazy snapshot is what its layer takes on disk at the moment, counted with
@@ -144,6 +144,9 @@
 //     in the log and the metrics: a setting is to make no pull fail. A layer that is too large is left to
 //     containerd, which has to answer for the disk; one with too many files is unpacked here. A layer that is
 //     served already, or restored, is not looked at again.
+//   - Policy.RefuseDevices fails a Prepare, where all else that a policy rules out is left to containerd: that would
+//     unpack the layer and make the device. A device in a layer is of use to nobody but who escapes from
+//     the container's device rules, yet the incumbent serves it, and so it is served unless that is asked for.
 //   - With Policy.GuardPrivileged nobody reads from a setuid file, or one with capabilities, before its layer
 //     is verified: until then its bytes and its bits are only what whoever made the index says. Who reads one
 //     makes its layer the next, beside those that are being fetched, two such at a time, and it does not make way for

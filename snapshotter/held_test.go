@@ -25,6 +25,13 @@ func TestHeld(t *testing.T) {
 	old := must(os.ReadFile(db + copySuffix))(t)
 	f.prepareAll(i)
 	must(f.Prepare(ctx, "container", i.top()))(t)
+	slot := must(f.layers.states.loadState(i.key(0)))(t).Slot
+	served := func() {
+		t.Helper()
+		if st := must(f.layers.states.loadState(i.key(0)))(t); !f.mount.attached[i.key(0)] || st.Slot != slot {
+			t.Errorf("the container's layer is not served, or not in slot %d: %v, %d", slot, f.mount.attached, st.Slot)
+		}
+	}
 	written := filepath.Join(f.upper("3"), "file")
 	check(t, os.WriteFile(written, nil, 0o600))
 	for range 2 {
@@ -33,6 +40,7 @@ func TestHeld(t *testing.T) {
 			check(t, os.Truncate(db, 5000))
 			check(t, mendMetadata(f.opts.Root, time.Second, testLog(t)))
 		})
+		served()
 		must(f.Prepare(ctx, "new", ""))(t)
 		check(t, f.Remove(ctx, "new"))
 		before := f.entries("snapshotter", "snapshots")
@@ -45,6 +53,7 @@ func TestHeld(t *testing.T) {
 			t.Errorf("%d layers are on disk, want that of the container", n)
 		}
 		f.restart(func() {})
+		served()
 		check(t, f.Cleanup(ctx))
 		must(os.Stat(written))(t)
 		must(f.Prepare(ctx, "one more", ""))(t) // is held, too, when the copy is restored once more
@@ -55,8 +64,8 @@ func TestHeld(t *testing.T) {
 		t.Error("nothing is held any more, but is left")
 	}
 	f.restart(func() {})
-	if n := f.entries("soci", "layers"); n != 0 {
-		t.Errorf("%d layers are on disk, want none", n)
+	if n := f.entries("soci", "layers"); n != 0 || f.mount.names() != 0 {
+		t.Errorf("%d layers are on disk and %d served, want none", n, f.mount.names())
 	}
 }
 

@@ -64,6 +64,15 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 			return nil
 		})
 	}
+	for _, l := range s.unknown() {
+		g.Go(func() error {
+			if err := contained(func() error { _, err := s.layers.restore(l); return err }); err != nil {
+				s.opts.Log.Error("restore layer", "layer", l.key, "error", err)
+				s.await(l)
+			}
+			return nil
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -81,10 +90,35 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 	return nil
 }
 
+// unknown returns the layers on disk that the metadata does not know of, if that was restored from its copy:
+// containers may use them. They stay until a start at which nothing is held any more.
+func (s *Snapshotter) unknown() []*layer {
+	if _, held, err := heldIDs(heldPath(s.opts.Root)); !held && err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(string(s.layers.states))
+	if err != nil {
+		s.opts.Log.Error("look for layers that containers may use", "error", err)
+	}
+	var all []*layer
+	for _, e := range entries {
+		if _, ok := s.layers.get(e.Name()); !ok && isLayerKey(e.Name()) {
+			all = append(all, s.layers.acquire(e.Name()))
+		}
+	}
+	return all
+}
+
 // expect has those who use the layer of r, which is not served yet, wait for it.
 func (s *Snapshotter) expect(r *remoteSnapshot) {
-	l, _ := r.served()
-	if l == nil || s.ports.expect == nil {
+	if l, _ := r.served(); l != nil {
+		s.await(l)
+	}
+}
+
+// await is expect of a layer.
+func (s *Snapshotter) await(l *layer) {
+	if s.ports.expect == nil {
 		return
 	}
 	var slot uint32 // 0 where it is not known any more: those who ask by name wait at least
@@ -92,7 +126,7 @@ func (s *Snapshotter) expect(r *remoteSnapshot) {
 		slot = st.Slot
 	}
 	if err := s.ports.expect(l.key, slot); err != nil {
-		s.opts.Log.Warn("who uses the layer does not wait for it", "key", r.name, "layer", r.ref.Layer.String(), "error", err)
+		s.opts.Log.Warn("who uses the layer does not wait for it", "layer", l.key, "error", err)
 	}
 }
 
