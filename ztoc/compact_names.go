@@ -28,8 +28,12 @@ type nameTree struct {
 	slabs struct { // what the tree began with
 		nodes []nameNode
 		table []uint32
+		arena []byte
 	}
 }
+
+// usualName is how many bytes a last component takes, or a few more.
+const usualName = 20
 
 // nameNode is a name that something is called, or that is in the way to it.
 type nameNode struct {
@@ -41,14 +45,14 @@ type nameNode struct {
 // newNameTree returns a tree of about so many names.
 func newNameTree(count int) *nameTree {
 	count += count/16 + 64 // directories without an entry
-	t := &nameTree{nodes: newSlab[nameNode](count)[:1], seed: maphash.MakeSeed()}
+	t := &nameTree{nodes: newSlab[nameNode](count)[:1], arena: newSlab[byte](count * usualName)[:0], seed: maphash.MakeSeed()}
 	t.nodes[0].rank = noRank
 	size := 1 << 10
 	for size*3/4 < count {
 		size *= 2
 	}
 	t.table = newSlab[uint32](size)
-	t.slabs.nodes, t.slabs.table = t.nodes, t.table
+	t.slabs.nodes, t.slabs.table, t.slabs.arena = t.nodes, t.table, t.arena
 	return t
 }
 
@@ -56,6 +60,7 @@ func newNameTree(count int) *nameTree {
 func (t *nameTree) free() {
 	freeSlab(t.slabs.nodes)
 	freeSlab(t.slabs.table)
+	freeSlab(t.slabs.arena)
 	*t = nameTree{}
 }
 

@@ -13,12 +13,15 @@ import (
 // aligns such mappings so that all of them is in huge pages.
 const hugePage = 2 << 20
 
-// newSlab returns n zero elements without pointers, in huge pages if there are any.
-// They are not the garbage collector's: where it put other things on such pages later,
-// those would stay huge.
+// newSlab returns n zero elements without pointers, in huge pages if there are any, and
+// if there is use for most of one. They are not the garbage collector's: where it put other
+// things on such pages later, those would stay huge.
 func newSlab[T any](n int) []T {
 	const adviseHuge = 14 // MADV_HUGEPAGE, see madvise(2); package syscall has no name for it
 	size := n * int(unsafe.Sizeof(*new(T)))
+	if size < hugePage/2 {
+		return make([]T, n)
+	}
 	size = (size + hugePage - 1) &^ (hugePage - 1)
 	p, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {

@@ -29,7 +29,8 @@ var plainTypes = [256]EntryType{'0': TypeReg, '1': TypeHardlink, '2': TypeSymlin
 // plainHeader reads the header of an entry that is all there is of it, in the form
 // in which nearly all are written: ustar or GNU, numbers in octal digits up to a NUL.
 // It sets e to what archive/tar and entryOf would make of it, but for the offset, or
-// reports false: then the block may be anything, and e is as before.
+// reports false: then the block may be anything, and e is as before. What e was is most
+// likely the entry before: who owns that owns this, in the same memory.
 func plainHeader(p *[tarBlock]byte, e *Entry) bool {
 	typ := plainTypes[p[tarType]]
 	if typ == 0 || p[tarName] == 0 {
@@ -45,7 +46,7 @@ func plainHeader(p *[tarBlock]byte, e *Entry) bool {
 	*e = Entry{
 		Name: tarString(p[tarName:tarNameEnd]), Linkname: tarString(p[tarLink:tarLinkEnd]),
 		Type: typ, Size: n.size, Mode: n.mode,
-		UID: uint32(n.uid), GID: uint32(n.gid), Uname: tarString(p[tarUname:tarGname]), Gname: tarString(p[tarGname:tarDevmajor]),
+		UID: uint32(n.uid), GID: uint32(n.gid), Uname: tarStringOr(e.Uname, p[tarUname:tarGname]), Gname: tarStringOr(e.Gname, p[tarGname:tarDevmajor]),
 		ModTime:  time.Unix(n.mtime, 0).UTC(),
 		Devmajor: n.major, Devminor: n.minor,
 	}
@@ -130,9 +131,15 @@ func headerSum(p *[tarBlock]byte) int64 {
 }
 
 // tarString is the text of a field, up to the first NUL.
-func tarString(p []byte) string {
+func tarString(p []byte) string { return tarStringOr("", p) }
+
+// tarStringOr is tarString, in the memory of like if that is the same.
+func tarStringOr(like string, p []byte) string {
 	if i := bytes.IndexByte(p, 0); i >= 0 {
 		p = p[:i]
+	}
+	if string(p) == like {
+		return like
 	}
 	return string(p)
 }
