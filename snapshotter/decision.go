@@ -3,8 +3,10 @@
 package snapshotter
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +23,7 @@ const (
 	Lazy     Kind = "lazy"     // served through fs
 	Local    Kind = "local"    // fetched whole and unpacked here
 	Fallback Kind = "fallback" // left to containerd's unpack
+	Refused  Kind = "refused"  // neither: Prepare fails
 )
 
 // Reason says why a layer is not lazy. The values are stable: they are log
@@ -44,6 +47,7 @@ const (
 	ReasonMount        Reason = "mount"           // the layer cannot be attached to the mount
 	ReasonImplied      Reason = "implied-dir"     // a directory without an entry of its own is special in a layer below
 	ReasonLimit        Reason = "limit"           // the index, the zTOC or the layer is larger than the Policy lets it be; fallback for index and layer
+	ReasonDevice       Reason = "device"          // refused: the layer has a device, and Policy.RefuseDevices is set
 	ReasonUnpack       Reason = "unpack"          // fallback: the layer was to be local, and could not be unpacked
 	ReasonPrepare      Reason = "prepare-failed"  // the lazy snapshot could not be made
 )
@@ -90,6 +94,53 @@ func ztocFault(err error) *decisionError {
 
 func local(reason Reason, err error) *decisionError { return &decisionError{Local, reason, err} }
 
+func refused(err error) *decisionError { return &decisionError{Refused, ReasonDevice, err} }
+
 func fallback(reason Reason, err error) *decisionError {
 	return &decisionError{Fallback, reason, err}
+}
+
+// decided reports a decision: one log line, with the fields that tools for the
+// incumbent look for.
+func (s *Snapshotter) decided(ctx context.Context, p *preparation, d Decision) {
+	level := slog.LevelInfo
+	attrs := []slog.Attr{
+		slog.String("decision", string(d.Kind)), slog.String("key", p.key), slog.String("parent", p.parent),
+		slog.Duration("dur", d.Dur),
+	}
+	if d.Kind != Active {
+		attrs = append(attrs, slog.String("image", d.Image), slog.String("layer", d.Layer.String()))
+	}
+	if d.Format != "" {
+		attrs = append(attrs, slog.String("format", string(d.Format)))
+	}
+	if d.Reason != ReasonNone {
+		attrs = append(attrs, slog.String("reason", string(d.Reason)))
+	}
+	if d.Err != nil {
+		attrs = append(attrs, slog.String("error", d.Err.Error()))
+		switch d.Reason {
+		case ReasonSmall, ReasonLabels, ReasonNoIndex: // nothing is wrong
+		default:
+			level = slog.LevelWarn
+		}
+	}
+	var msg string
+	switch d.Kind {
+	case Lazy:
+		msg = "prepared remote snapshot"
+		attrs = append(attrs, slog.String("remote-snapshot-prepared", "true"))
+	case Local:
+		msg = "prepared local snapshot"
+		attrs = append(attrs, slog.String("local-snapshot-prepared", "true"))
+	case Fallback:
+		msg = "deferring layer to the container runtime"
+		attrs = append(attrs, slog.String("defer-snapshot-runtime", "true"))
+	case Refused:
+		msg, level = "refused layer", slog.LevelError
+	default:
+		msg, level = "prepared snapshot", slog.LevelDebug
+	}
+	s.opts.Log.LogAttrs(ctx, level, msg, attrs...)
+	s.opts.OnDecision(d)
 }

@@ -135,6 +135,9 @@ func (s *layers) create(l *layer, st layerState, toc []byte) (string, error) {
 		return "", local(ReasonDiffID, fmt.Errorf("another image has the layer, with the diffID %s", d))
 	}
 	if l.path != "" {
+		if err := s.policy.devicesOf(toc, st); err != nil { // it may be open since before there was the policy
+			return "", err
+		}
 		return l.path, s.addImage(l, st.Images[0])
 	}
 	if s.states.condemned(l.key, st.DiffID) {

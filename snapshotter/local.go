@@ -47,7 +47,7 @@ func (s *Snapshotter) unpackLayer(ctx context.Context, p *preparation, snap stor
 			s.opts.Log.Debug("layer that was unpacked ahead is unpacked again", "layer", p.layer.Digest.String(), "error", err)
 		}
 	}
-	return unpack(ctx, p.repo.blob(p.layer), p.diffID, destination{dir: upper, parents: parents, look: fits(upper)})
+	return unpack(ctx, p.repo.blob(p.layer), p.diffID, destination{dir: upper, parents: parents, look: s.opts.Policy.look(fits(upper))})
 }
 
 // unpackAhead has the layers above p's that will be local downloaded and unpacked, so that

@@ -13,7 +13,7 @@ import (
 )
 
 // Policy is what an image's index and its layers must be like to be lazy. What is not
-// is pulled as if there were no index. It holds for what is prepared from then on.
+// is pulled as if there were no index, or refused. It holds for what is prepared from then on.
 // The zero Policy asks for nothing but what this package and those below it bound anyway.
 type Policy struct {
 	// BoundIndex uses no index but the one that the image manifest names, which whoever can
@@ -24,6 +24,11 @@ type Policy struct {
 	// file waits, for fs.Options.GuardWait at most; its layer goes before all others, and where there
 	// is no room for it on disk it is fetched for that alone, and not kept. It needs the background.
 	GuardPrivileged bool
+
+	// RefuseDevices lets no layer be lazy, nor unpacked here, that has a block or character device, but for
+	// overlayfs's whiteouts (0:0): its Prepare fails, for containerd would make the device otherwise. What an image
+	// without an index has is containerd's affair.
+	RefuseDevices bool
 
 	MaxIndexSize int64 // bytes of an index; 0 means 4 MiB, which is the most
 	MaxZTOCSize  int64 // bytes of a zTOC; 0 means 256 MiB, which is the most
@@ -86,7 +91,7 @@ func (p Policy) check(z *ztoc.Reader) error {
 	case p.MaxExpansion > 0 && out/p.MaxExpansion > in:
 		return fallback(ReasonLimit, fmt.Errorf("%d bytes uncompressed, more than %d for each of %d", out, p.MaxExpansion, in))
 	}
-	return nil
+	return p.devices(z)
 }
 
 // ruledOut reports whether err says that an image has an index that may not be used.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -83,10 +82,15 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	case err != nil && !errors.Is(err, errNotLayer):
 		return nil, fmt.Errorf("prepare %q: %w", key, err)
 	}
-	if d.Kind == Fallback {
-		s.endPull(p) // containerd unpacks the layers above this one, too
-	}
 	d.Dur = time.Since(start)
+	switch d.Kind {
+	case Fallback:
+		s.endPull(p) // containerd unpacks the layers above this one, too
+	case Refused:
+		s.endPull(p)
+		s.decided(ctx, p, d)
+		return nil, fmt.Errorf("prepare %q: layer %s of %q: %w: %w", key, p.ref.Layer, p.ref.Image, d.Err, errdefs.ErrFailedPrecondition)
+	}
 	if d.Kind == Lazy {
 		d.Format = p.format
 	}
@@ -136,8 +140,11 @@ func (s *Snapshotter) makeTarget(ctx context.Context, p *preparation) (Kind, err
 		return "", err
 	}
 	if err := s.prepareLocal(ctx, p); err != nil {
-		if errdefs.IsAlreadyExists(err) {
+		switch {
+		case errdefs.IsAlreadyExists(err):
 			return "", err
+		case errors.Is(err, errDevice):
+			return "", refused(err)
 		}
 		return "", fallback(ReasonUnpack, fmt.Errorf("%w; it is not lazy because: %w", err, de))
 	}
@@ -346,47 +353,4 @@ func (s *Snapshotter) discard(ctx context.Context, key, id string) {
 	if err != nil {
 		s.opts.Log.Warn("discard snapshot", "key", key, "error", err)
 	}
-}
-
-// decided reports a decision: one log line, with the fields that tools for the
-// incumbent look for.
-func (s *Snapshotter) decided(ctx context.Context, p *preparation, d Decision) {
-	level := slog.LevelInfo
-	attrs := []slog.Attr{
-		slog.String("decision", string(d.Kind)), slog.String("key", p.key), slog.String("parent", p.parent),
-		slog.Duration("dur", d.Dur),
-	}
-	if d.Kind != Active {
-		attrs = append(attrs, slog.String("image", d.Image), slog.String("layer", d.Layer.String()))
-	}
-	if d.Format != "" {
-		attrs = append(attrs, slog.String("format", string(d.Format)))
-	}
-	if d.Reason != ReasonNone {
-		attrs = append(attrs, slog.String("reason", string(d.Reason)))
-	}
-	if d.Err != nil {
-		attrs = append(attrs, slog.String("error", d.Err.Error()))
-		switch d.Reason {
-		case ReasonSmall, ReasonLabels, ReasonNoIndex: // nothing is wrong
-		default:
-			level = slog.LevelWarn
-		}
-	}
-	var msg string
-	switch d.Kind {
-	case Lazy:
-		msg = "prepared remote snapshot"
-		attrs = append(attrs, slog.String("remote-snapshot-prepared", "true"))
-	case Local:
-		msg = "prepared local snapshot"
-		attrs = append(attrs, slog.String("local-snapshot-prepared", "true"))
-	case Fallback:
-		msg = "deferring layer to the container runtime"
-		attrs = append(attrs, slog.String("defer-snapshot-runtime", "true"))
-	default:
-		msg, level = "prepared snapshot", slog.LevelDebug
-	}
-	s.opts.Log.LogAttrs(ctx, level, msg, attrs...)
-	s.opts.OnDecision(d)
 }

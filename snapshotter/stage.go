@@ -39,6 +39,7 @@ type stage struct {
 	dir    string
 	tasks  *tasks
 	log    *slog.Logger
+	policy Policy
 	slots  *semaphore.Weighted                  // layers unpacked at once
 	room   atomic.Int64                         // bytes of tar that more may be unpacked of
 	max    int64                                // what room was in the beginning
@@ -50,7 +51,7 @@ type stage struct {
 // newStage empties dir: what is there was left by a daemon that died. Where that is not possible
 // nothing is unpacked ahead.
 func newStage(dir string, opts Options, t *tasks) *stage {
-	s := &stage{dir: dir, tasks: t, log: opts.Log, slots: semaphore.NewWeighted(int64(opts.Unpacks)), max: opts.MaxUnpacked, after: time.After}
+	s := &stage{dir: dir, tasks: t, log: opts.Log, policy: opts.Policy, slots: semaphore.NewWeighted(int64(opts.Unpacks)), max: opts.MaxUnpacked, after: time.After}
 	s.room.Store(opts.MaxUnpacked)
 	if err := emptyDir(dir); err != nil {
 		s.off.Store(true)
@@ -233,7 +234,7 @@ func (s *stage) unpack(ctx context.Context, l *staged) {
 // differ in the directories that it only implies; those are noted.
 func (s *stage) unpackTo(ctx context.Context, l *staged, dir string) error {
 	described := make(map[string]bool) // directories, and whether an entry says what they are
-	usage, err := unpack(ctx, l.blob, l.diffID, destination{dir: dir, look: func(h *tar.Header, read int64) error {
+	usage, err := unpack(ctx, l.blob, l.diffID, destination{dir: dir, look: s.policy.look(func(h *tar.Header, read int64) error {
 		if h.Size < 0 || h.Size > s.max-read { // a sparse file may say anything
 			return fmt.Errorf("%q of %d bytes is too much: %w", h.Name, h.Size, errStage)
 		}
@@ -247,7 +248,7 @@ func (s *stage) unpackTo(ctx context.Context, l *staged, dir string) error {
 			return fmt.Errorf("more than %d directories: %w", maxStageDirs, errStage)
 		}
 		return nil
-	}})
+	})})
 	if err != nil {
 		return err
 	}

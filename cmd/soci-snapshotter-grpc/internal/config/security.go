@@ -10,11 +10,12 @@ import (
 )
 
 // Security is [security], which the incumbent has not: what an image must be like to be lazy. An
-// image or layer that is not is pulled whole, with the reason in the log. The zero Security asks
+// image or layer that is not is pulled whole, or with RefuseDevices not at all, with the reason in the log. The zero Security asks
 // for nothing but what is bounded anyway.
 type Security struct {
 	RequireV2Index           bool  `toml:"require_v2_index,omitempty"`            // an index that the image manifest names, and so whoever signs that
 	RequireCompleteForSetuid bool  `toml:"require_complete_for_setuid,omitempty"` // setuid, setgid and files with capabilities wait until their layer is verified
+	RefuseDevices            bool  `toml:"refuse_devices,omitempty"`              // the pull of an image with an index fails if a layer has a block or character device
 	MaxIndexSize             int64 `toml:"max_index_size,omitempty"`              // bytes; 0: 4 MiB, the most
 	MaxZTOCSize              int64 `toml:"max_ztoc_size,omitempty"`               // bytes; 0: 256 MiB, the most
 	MaxLayerFiles            int64 `toml:"max_layer_files,omitempty"`             // 0: 4 Mi, the most
@@ -26,7 +27,7 @@ type Security struct {
 func (c Config) policy() snapshotter.Policy {
 	s := c.Security
 	return snapshotter.Policy{
-		BoundIndex: s.RequireV2Index, GuardPrivileged: s.RequireCompleteForSetuid,
+		BoundIndex: s.RequireV2Index, GuardPrivileged: s.RequireCompleteForSetuid, RefuseDevices: s.RefuseDevices,
 		MaxIndexSize: s.MaxIndexSize, MaxZTOCSize: s.MaxZTOCSize, MaxFiles: s.MaxLayerFiles,
 		MaxLayerSize: s.MaxLayerSize, MaxExpansion: s.MaxExpansionRatio,
 	}

@@ -13,7 +13,7 @@ import (
 // TestSecurity holds what [security] means, and that it is not written out where it means nothing.
 func TestSecurity(t *testing.T) {
 	all := snapshotter.Policy{
-		BoundIndex: true, GuardPrivileged: true, MaxIndexSize: 1, MaxZTOCSize: 2, MaxFiles: 3, MaxLayerSize: 4, MaxExpansion: 5,
+		BoundIndex: true, GuardPrivileged: true, RefuseDevices: true, MaxIndexSize: 1, MaxZTOCSize: 2, MaxFiles: 3, MaxLayerSize: 4, MaxExpansion: 5,
 	}
 	for _, c := range []struct {
 		file string
@@ -23,7 +23,8 @@ func TestSecurity(t *testing.T) {
 		{file: ""},
 		{file: "[security]\nrequire_v2_index = true\n", want: snapshotter.Policy{BoundIndex: true}},
 		{file: "[security]\nrequire_complete_for_setuid = true\n", want: snapshotter.Policy{GuardPrivileged: true}},
-		{file: "[security]\nrequire_v2_index = true\nrequire_complete_for_setuid = true\nmax_index_size = 1\nmax_ztoc_size = 2\n" +
+		{file: "[security]\nrefuse_devices = true\n", want: snapshotter.Policy{RefuseDevices: true}},
+		{file: "[security]\nrequire_v2_index = true\nrequire_complete_for_setuid = true\nrefuse_devices = true\nmax_index_size = 1\nmax_ztoc_size = 2\n" +
 			"max_layer_files = 3\nmax_layer_size = 4\nmax_expansion_ratio = 5\n", want: all},
 		{file: "[security]\nmax_index_size = -1\n", err: "security.max_index_size: -1 is out of range"},
 		{file: "[security]\nmax_ztoc_size = -1\n", err: "security.max_ztoc_size"},
