@@ -15,7 +15,9 @@ import (
 )
 
 // noDevices is a layer of one file.
-func noDevices(seed uint64) []ztoctest.File { return []ztoctest.File{ztoctest.Big(seed, "file", 100_000)} }
+func noDevices(seed uint64) []ztoctest.File {
+	return []ztoctest.File{ztoctest.Big(seed, "file", 100_000)}
+}
 
 // deviceFiles is a layer with a device, a link to it, and more.
 func deviceFiles(seed uint64, typ byte, major, minor int64) []ztoctest.File {

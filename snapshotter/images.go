@@ -177,6 +177,19 @@ func (s *images) put(key imageKey, img *image) {
 	}
 }
 
+// removed ends the unpacking ahead of ref's image: who removes a snapshot of it is hardly about to pull the rest, and
+// if so, its layers are unpacked when their turn has come.
+func (s *images) removed(ref LayerRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := imageKey{ref.Image, ref.Manifest, ref.Index}
+	for _, e := range s.cache {
+		if p := e.img.pull.Load(); e.key == key && p != nil {
+			p.end()
+		}
+	}
+}
+
 // close ends the lookups under way.
 func (s *images) close() {
 	s.mu.Lock()

@@ -23,6 +23,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	if err != nil || r == nil {
 		return err
 	}
+	s.images.removed(r.ref)
 	if r.mu.TryLock() {
 		s.letGo(r)
 	} else { // it is being repaired, which ends when it ends
