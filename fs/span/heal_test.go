@@ -171,3 +171,39 @@ func TestHealUnderReaders(t *testing.T) {
 	mustRead(t, l, d, 0, l.Size())
 	must(t, l.Close())
 }
+
+// TestNoDescriptors opens a layer when the process has as many files as it may: it is served from memory, and from
+// disk when there are descriptors again.
+func TestNoDescriptors(t *testing.T) {
+	d := plainLayer(8, 10_000)
+	s := mustOpen(t, t.TempDir(), Options{Quiet: now})
+	l := mustLayer(t, s, d, d.source())
+	must(t, l.Fill(t.Context()))
+	must(t, l.Close())
+
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	next, err := os.Open(os.DevNull)
+	must(t, err)
+	fd := next.Fd() // the lowest that is free
+	must(t, next.Close())
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(fd), Max: limit.Max}))
+	src := d.source()
+	l, err = s.Layer("layer", d.zi, src)
+	without := err == nil && l.disk.unwritable.Load() // which nothing heals under this limit
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, err)
+	if !without {
+		t.Error("it has its files")
+	}
+	mustRead(t, l, d, 0, 10)
+	s.room.look(t.Context())
+	mustRead(t, l, d, 0, l.Size())
+	settled(t, l)
+	must(t, l.Fill(t.Context()))
+	mustExtent(t, l, 0, l.Size()).Release()
+	if n := src.requests(); n > 1 {
+		t.Errorf("%d requests for what is on disk, and one at most when it could not be opened", n)
+	}
+	must(t, l.Close())
+}

@@ -43,7 +43,7 @@
 //   - Bytes reach the readers from memory, before the span is written. A full, failing or
 //     read-only disk therefore never costs an I/O error. What it refuses is kept in memory
 //     for a while, as a reader wants a span in many pieces, and written when there is room again,
-//     in files that are made then if they could not be made before. Until then Fill, Prefetch and read-ahead wait, as what they bring could not be kept.
+//     in files that are made then if they could not be made before, or opened for want of descriptors. Until then Fill, Prefetch and read-ahead wait, as what they bring could not be kept.
 //   - A hole is made where spans are evicted, and their slots are cleared after that: killed in between, the
 //     CRC32C does not match, while bytes without a slot would stay for ever. Who reads what is
 //     present holds Layer.reading, so that there is no hole in what a reader is being given. What the kernel

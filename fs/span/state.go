@@ -105,10 +105,11 @@ type disk struct {
 
 // openDisk opens the files in dir, making or resetting them where they do not
 // belong to the zInfo. sums has the recorded CRC32C of each span that has a slot. On a disk
-// that cannot be written to, what is there is read, and nothing more comes to it before it is opened anew.
+// that cannot be written to, what is there is read, and nothing more comes to it before it is opened anew. Where there are no
+// descriptors left, nothing of it is there until then.
 func openDisk(dir string, id identity, spans int, size int64) (d *disk, sums map[int]uint32, err error) {
 	d, sums, err = openWritable(dir, id, spans, size)
-	if !general(err) {
+	if !general(err) && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 		return d, sums, err
 	}
 	d = &disk{data: noFile{err}, state: noFile{err}, identity: id, size: size}
