@@ -189,7 +189,7 @@ func (d *doctor) decisions(ctx context.Context) report {
 		switch x.Kind {
 		case "lazy":
 			lazy += x.Count
-		case "local", "fallback":
+		case "local", "fallback", "refused":
 			other += x.Count
 			why = append(why, fmt.Sprintf("%s %s %d", x.Kind, x.Reason, x.Count))
 		}

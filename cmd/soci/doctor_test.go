@@ -169,7 +169,7 @@ func TestDoctorDecisions(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "# HELP x\nsoci_snapshotter_decisions_total{kind=\"fallback\",reason=\"no-index\"} 4\nsoci_snapshotter_decisions_total{kind=\"lazy\",reason=\"\"} 1e+01\n")
+		fmt.Fprint(w, "# HELP x\nsoci_snapshotter_decisions_total{kind=\"fallback\",reason=\"no-index\"} 4\nsoci_snapshotter_decisions_total{kind=\"refused\",reason=\"device\"} 2\nsoci_snapshotter_decisions_total{kind=\"lazy\",reason=\"\"} 1e+01\n")
 	})}
 	done := make(chan struct{})
 	go func() { _ = srv.Serve(l); close(done) }()
@@ -177,7 +177,7 @@ func TestDoctorDecisions(t *testing.T) {
 	d := &doctor{config: filepath.Join(dir, "c.toml")}
 	write(t, d.config, fmt.Sprintf("metrics_address = %q\nmetrics_network = 'unix'", l.Addr().String()))
 	r := d.decisions(t.Context())
-	if want := "10 layers lazy, 4 not since the daemon started: fallback no-index 4"; r.Checks[0].Detail != want {
+	if want := "10 layers lazy, 6 not since the daemon started: fallback no-index 4, refused device 2"; r.Checks[0].Detail != want {
 		t.Errorf("%+v, want %s", r.Checks[0], want)
 	}
 }
