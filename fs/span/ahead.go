@@ -47,10 +47,14 @@ type spans struct{ from, to int }
 
 func (s spans) none() bool { return s.from >= s.to }
 
-// hints are spans that will be wanted soon: near ones, and those of a file's end.
-type hints struct{ near, tail spans }
+// hints are spans that will be wanted soon: near ones, those of a file's end, and what
+// lies around what is read.
+type hints struct {
+	near, tail spans
+	around     bool
+}
 
-func (h hints) none() bool { return h.near.none() && h.tail.none() }
+func (h hints) none() bool { return h.near.none() && h.tail.none() && !h.around }
 
 // streams finds readers that go through a layer in order. All offsets are
 // uncompressed ones.
@@ -163,12 +167,15 @@ func (s *streams) replace(zi *ztoc.ZInfo, h head) {
 	*last = h
 }
 
-// readAhead has spans fetched that nobody has asked for.
-func (l *Layer) readAhead(ctx context.Context, h hints) {
+// readAhead has spans fetched that nobody has asked for. The read is in span last.
+func (l *Layer) readAhead(ctx context.Context, h hints, last int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over == nil {
 		l.launch(ctx, l.absent(l.absent(nil, h.near), h.tail))
+		if h.around {
+			l.roam(ctx, last)
+		}
 	}
 }
 
@@ -181,21 +188,25 @@ func (l *Layer) ahead(off, n int64, file ztoc.Range, first, last int) hints {
 	if s := l.streams.observe(l.zi, off, n, file.End()); !s.none() {
 		return hints{near: s}
 	}
-	if n < minGuess || file.Len <= 0 || file.Off < 0 || file.Len > l.zi.UncompressedSize-file.Off || l.guesses.wrong() ||
-		l.listed.all(first, last) {
+	if n < minGuess {
 		return hints{}
 	}
-	return l.guess(off, file, first, last)
+	h := hints{around: l.roams(first, last)}
+	if file.Len > 0 && file.Off >= 0 && file.Len <= l.zi.UncompressedSize-file.Off && !l.listed.all(first, last) &&
+		!l.guesses.wrong(freeGuess, l.guesses.demanded.Load()/wrongShare) {
+		h.near, h.tail = l.guess(off, file, first, last)
+	}
+	return h
 }
 
 // guess returns what a read of a file, in the spans first to last, makes likely to be
 // wanted soon.
-func (l *Layer) guess(off int64, file ztoc.Range, first, last int) hints {
-	h := hints{near: l.guessNear(file, first, last), tail: l.guessTail(off, file)}
-	l.noteGuess(spans{h.near.from, min(h.near.to, first)})
-	l.noteGuess(spans{max(h.near.from, last+1), h.near.to})
-	l.noteGuess(h.tail)
-	return h
+func (l *Layer) guess(off int64, file ztoc.Range, first, last int) (near, tail spans) {
+	near, tail = l.guessNear(file, first, last), l.guessTail(off, file)
+	l.noteGuess(spans{near.from, min(near.to, first)})
+	l.noteGuess(spans{max(near.from, last+1), near.to})
+	l.noteGuess(tail)
+	return near, tail
 }
 
 // guessNear returns spans around a read that touches a span for the first time, and
@@ -246,9 +257,9 @@ type guesses struct {
 	made, right, demanded atomic.Int64
 }
 
-// wrong reports whether too much was guessed that nobody wanted.
-func (g *guesses) wrong() bool {
-	return g.made.Load()-g.right.Load() > freeGuess+g.demanded.Load()/wrongShare
+// wrong reports whether more was guessed that nobody wanted than may be.
+func (g *guesses) wrong(free, more int64) bool {
+	return g.made.Load()-g.right.Load() > free+more
 }
 
 // noteGuess notes which spans are guessed.
@@ -270,6 +281,9 @@ func (l *Layer) touch(first, last int) {
 		l.guesses.demanded.Add(n)
 		if l.guesses.bits.has(i) {
 			l.guesses.right.Add(n)
+		}
+		if l.roamed.bits.has(i) {
+			l.roamed.right.Add(n)
 		}
 	}
 }

@@ -149,7 +149,7 @@ func TestReadAheadLearns(t *testing.T) {
 
 // guesser is a layer of which nothing is on disk.
 func guesser(n int) *Layer {
-	l := &Layer{zi: bigLayer(n), spans: make([]atomic.Uint32, n), listed: newBitmap(n), touched: touched{bits: newBitmap(n)}, guesses: guesses{bits: newBitmap(n)}}
+	l := &Layer{zi: bigLayer(n), spans: make([]atomic.Uint32, n), listed: newBitmap(n), touched: touched{bits: newBitmap(n)}, guesses: guesses{bits: newBitmap(n)}, roamed: guesses{bits: newBitmap(n)}}
 	l.missing.Store(int64(n))
 	return l
 }

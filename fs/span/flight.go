@@ -128,6 +128,9 @@ func (l *Layer) join(ctx context.Context, r *read, pcs []piece, h hints) (local 
 		l.hope(f, w)
 	}
 	l.launch(ctx, l.absent(l.absent(fresh, h.near), h.tail))
+	if h.around {
+		l.roam(ctx, pcs[len(pcs)-1].span)
+	}
 	return local, nil
 }
 

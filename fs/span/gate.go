@@ -116,6 +116,20 @@ func (g *gate) admit() {
 	}
 }
 
+// shares returns what of n each class may use: readers all of it, Fill a quarter.
+// least of it is kept free for readers.
+func shares(n, least int64) [classes]int64 {
+	return [classes]int64{demand: n, prefetch: n - least, background: max(n/4, 1)}
+}
+
+// slotShares returns the shares of n requests. Readers may make more, as those who
+// wait for a registry that does not answer must not keep others from another one.
+func slotShares(n int64) [classes]int64 {
+	sh := shares(n, 1)
+	sh[demand] = readerSlots * n
+	return sh
+}
+
 // calm holds the background back while readers wait, and a while after. It also does
 // so while anybody reads at all, but not for ever: a container that starts needs the
 // cores and the disk, even if all that it reads is there.

@@ -47,6 +47,8 @@ type Layer struct {
 	listed   bitmap // spans that Prefetch was told of
 	streams  streams
 	guesses  guesses
+	roamed   guesses // by roam; of what is demanded guesses knows
+	latency  latency
 	stats    counters
 	filling  urgency // of Fill, and of digests
 
@@ -60,6 +62,7 @@ type Layer struct {
 	mu      sync.Mutex      // guards what follows and all flights, reads and requests of the layer
 	flights map[int]*flight // by span id: spans on their way
 	queued  []*request      // that have not started yet
+	roaming roaming
 	running map[*request]struct{}
 	tasks   map[*task]struct{}
 	over    error                 // why nothing is to be fetched any more
@@ -110,6 +113,7 @@ func newLayer(s *Store, key string, zi *ztoc.ZInfo, id identity, src Source) (*L
 		touched:  touched{bits: newBitmap(len(zi.Spans))},
 		listed:   newBitmap(len(zi.Spans)),
 		guesses:  guesses{bits: newBitmap(len(zi.Spans))},
+		roamed:   guesses{bits: newBitmap(len(zi.Spans))},
 		streams:  streams{limit: firstAhead},
 		handles:  1,
 		idle:     make(chan struct{}),
@@ -174,7 +178,7 @@ func (l *Layer) ReadFile(ctx context.Context, p []byte, off int64, file ztoc.Ran
 	}
 	if ok, err := l.readLocal(p, off, first, last); ok && err == nil {
 		if !h.none() {
-			l.readAhead(ctx, h)
+			l.readAhead(ctx, h, last)
 		}
 	} else if err := l.readPieces(ctx, l.cut(p, off, first, last), h); err != nil {
 		return err

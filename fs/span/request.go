@@ -90,7 +90,7 @@ func (l *Layer) launch(ctx context.Context, fresh []*flight) {
 		if fs := fresh[:n:n]; !l.absorb(fs) {
 			req := l.newRequest(fs, prefetch)
 			l.queued = append(l.queued, req)
-			l.spawn(ctx, req, l.fetch)
+			l.spawn(ctx, req, func(ctx context.Context, req *request) { _ = l.fetch(ctx, req) }) // it has told the readers
 		}
 		fresh = fresh[n:]
 	}
@@ -160,7 +160,7 @@ func (l *Layer) spawn(ctx context.Context, req *request, work func(context.Conte
 }
 
 // fetch streams a request when its turn has come.
-func (l *Layer) fetch(ctx context.Context, req *request) {
+func (l *Layer) fetch(ctx context.Context, req *request) error {
 	n, err := l.store.slots.acquire(ctx, 1, &req.u)
 	if err == nil {
 		defer l.store.slots.release(n)
@@ -169,6 +169,7 @@ func (l *Layer) fetch(ctx context.Context, req *request) {
 	if err != nil {
 		l.fail(ctx, req, err)
 	}
+	return err
 }
 
 // start fixes the flights of a request.

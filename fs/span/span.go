@@ -91,6 +91,10 @@
 //     is new come what lies around it, two megabytes in all or the file if it is a
 //     small one, in the same request, and with a file's head its end, as long as what
 //     came that way in vain stays below half of what was asked for.
+//   - A source that takes long to answer leaves its line idle most of the time that a container
+//     starts. There, what lies around the last span that a reader came to is fetched, two requests at
+//     a time: files that are used together lie together. Fill would bring it in the end, but in its
+//     own order, and not before nobody reads.
 //   - A request belongs to its readers: when the last of them has left, its context
 //     is cancelled. Nothing about a failure is remembered; the next reader asks
 //     the source again.
@@ -172,6 +176,7 @@ type Options struct {
 	Decoders  int   // spans verified and inflated at the same time; 0 means GOMAXPROCS
 
 	Requests int           // range requests under way, over all layers, before only readers may make more, up to 16 times as many; 0 means 8, at least 2
+	Around   int64         // uncompressed bytes on either side of a read that are fetched, too, where the source takes long to answer; 0 means 16 MiB, negative none
 	Quiet    time.Duration // how long nobody must have read before Fill goes on, for half a minute at most; 0 means 1 s, negative none
 	Spare    func() bool   // reports whether there is a core to spare for Fill; nil means that the machine's load is looked at
 
@@ -193,6 +198,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Requests <= 0 {
 		o.Requests = DefaultRequests
+	}
+	if o.Around == 0 {
+		o.Around = roamReach
 	}
 	if o.Quiet == 0 {
 		o.Quiet = DefaultQuiet
@@ -256,20 +264,6 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.room.open(s)
 	return s, nil
-}
-
-// shares returns what of n each class may use: readers all of it, Fill a quarter.
-// least of it is kept free for readers.
-func shares(n, least int64) [classes]int64 {
-	return [classes]int64{demand: n, prefetch: n - least, background: max(n/4, 1)}
-}
-
-// slotShares returns the shares of n requests. Readers may make more, as those who
-// wait for a registry that does not answer must not keep others from another one.
-func slotShares(n int64) [classes]int64 {
-	sh := shares(n, 1)
-	sh[demand] = readerSlots * n
-	return sh
 }
 
 // Active says that somebody uses files whose bytes come from the store, even if no

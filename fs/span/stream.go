@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // errPanic is the cause when a source or decoder panicked; the daemon must outlive it.
@@ -80,11 +81,13 @@ func (l *Layer) stream(ctx context.Context, req *request) (err error) {
 	l.start(req)
 	in := l.in(req.flights)
 	l.stats.requests.Add(1)
+	asked := time.Now()
 	r, err := l.src.Open(ctx, in.Off, in.Len)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	l.latency.note(time.Since(asked))
 	b := &body{r: &meter{r, &l.stats.bytesFetched}, pos: in.Off, end: in.End()}
 	for i, f := range req.flights {
 		if !l.brings(req, f) {

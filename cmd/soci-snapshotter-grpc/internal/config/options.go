@@ -112,6 +112,9 @@ func (c Config) Options() snapshotter.Options {
 		Spans:         span.Options{Retries: c.Blob.MaxSpanVerificationRetries, MaxBytes: c.Cache.MaxBytes, Reserve: c.Cache.reserve},
 		Background:    c.background(),
 	}
+	if c.BackgroundFetch.Disable {
+		o.Spans.Around = -1 // who does not want all of a layer does not want that
+	}
 	if c.MaxConcurrency < 0 {
 		o.Workers = unlimited
 	}
