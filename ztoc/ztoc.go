@@ -47,7 +47,7 @@
 //   - Times are in UTC. The incumbent writes its host's zone; such zTOCs are read,
 //     and written back unchanged.
 //   - A pass runs in four stages at once: read, inflate, walk, digest. What goes
-//     between them are chunks and pieces of 512 KiB, made once and used
+//     between them are chunks and pieces of 256 KiB, made once and used
 //     again, each in one stage's hands at a time; nothing grows with the layer. A
 //     fault travels with the bytes before it: the first in the layer is reported.
 //   - A third of a pass is SHA-256. There are four streams of it: the uncompressed
