@@ -130,7 +130,11 @@ func (b *Blob) endpoints(ctx context.Context) ([]endpoint, error) {
 			if !plain {
 				var err error
 				if plain, err = c.plainHTTP(ctx, m.Host); err != nil {
-					return nil, err
+					if ctx.Err() != nil {
+						return nil, err
+					}
+					c.health.failed(m.Host)
+					continue
 				}
 			}
 			u := b.repo.url(plain, "blobs", b.desc.Digest.String())

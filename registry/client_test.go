@@ -7,12 +7,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/seekoci/seekoci/registry"
@@ -56,6 +58,39 @@ func TestLoopbackScheme(t *testing.T) {
 				t.Errorf("asked %d times for the scheme", n)
 			}
 		})
+	}
+}
+
+// TestLoopbackSchemeLater has a loopback host, and a mirror there, fail while they are asked for their scheme: that
+// tells nothing, and the next request asks again.
+func TestLoopbackSchemeLater(t *testing.T) {
+	content := random(1000)
+	s := start(t, registrytest.Options{})
+	desc := add(t, s, content)
+	for _, broken := range []error{syscall.ECONNRESET, syscall.ECONNREFUSED, io.EOF, context.DeadlineExceeded} {
+		fail, origin := 1, s.Host()
+		c := client(t, s, registry.Options{
+			Retry:   registry.Retry{Max: -1},
+			Mirrors: func(string) []registry.Mirror { return []registry.Mirror{{Host: "localhost:1"}} },
+			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Host == origin && fail == 0 {
+					return http.DefaultTransport.RoundTrip(r)
+				}
+				if r.URL.Host == origin {
+					fail--
+				}
+				return nil, broken
+			}),
+		})
+		r := must[*registry.Repository](t)(c.Repository(s.Host() + "/" + repoName))
+		err := readAt(t, r.Blob(desc), content, 5, 100)
+		var e *registry.Error
+		if !errors.As(err, &e) || !e.Temporary() {
+			t.Errorf("%v: %v", broken, err)
+		}
+		if err := readAt(t, r.Blob(desc), content, 5, 100); err != nil {
+			t.Errorf("after %v: %v", broken, err)
+		}
 	}
 }
 

@@ -160,7 +160,7 @@ func (c *Client) Repository(ref string) (*Repository, error) {
 }
 
 // plainHTTP reports whether host is spoken to without TLS. A loopback host is
-// asked, until it has answered.
+// asked, until it has said so: a connection that fails says nothing, and is the error.
 func (c *Client) plainHTTP(ctx context.Context, host string) (bool, error) {
 	if c.opts.PlainHTTP || !isLoopback(host) {
 		return c.opts.PlainHTTP, nil
@@ -183,8 +183,10 @@ func (c *Client) plainHTTP(ctx context.Context, host string) (bool, error) {
 		_ = res.Body.Close() // only the handshake was of interest
 	case isPlain(err):
 		plain = true
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return !hasPort(host), nil // nobody there, now
+	case errors.Is(err, syscall.ECONNREFUSED) && !hasPort(host):
+		return true, nil // nobody at the port of https, now
+	case temporary(err):
+		return false, fmt.Errorf("ask %s for https: %w", host, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
