@@ -60,6 +60,8 @@ func (l *Layer) heal() error {
 			l.mark(i, absent, recorded)
 		case was != absent && (!ok || sum != old[i]):
 			l.mark(i, was, absent)
+		case was == present:
+			l.mark(i, present, recorded) // it was read from a file that may not be this one
 		}
 	}
 	data, state := l.disk.data, l.disk.state

@@ -207,3 +207,25 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	must(t, l.Close())
 }
+
+// TestHealOtherFile has the file of data replaced while the layer is ill: what was there and
+// checked is not believed to be in the new one.
+func TestHealOtherFile(t *testing.T) {
+	d := plainLayer(8, 10_000)
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{Quiet: now})
+	l := mustLayer(t, s, d, d.source())
+	must(t, l.Fill(t.Context()))
+	must(t, l.Close())
+	l = mustLayer(t, s, d, d.source())
+	defer l.Close()
+	mustFallIll(t, l, dir, true)
+	mustRead(t, l, d, 0, l.Size())
+	must(t, os.Remove(dataPath(dir)))
+	l.disk.unwritable.Store(true)
+	s.room.look(t.Context())
+	if l.disk.unwritable.Load() {
+		t.Error("still ill")
+	}
+	mustRead(t, l, d, 0, l.Size())
+}

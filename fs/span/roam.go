@@ -67,7 +67,7 @@ type roaming struct {
 // roams reports whether to fetch what lies around the spans first to last, which a reader
 // asks for the first time. Where a profile lists them, it lists what comes next, too.
 func (l *Layer) roams(first, last int) bool {
-	return l.latency.far() && l.store.opts.Around > 0 && !l.touched.bits.all(first, last) && !l.listed.all(first, last) &&
+	return !l.touched.bits.all(first, last) && !l.listed.all(first, last) && l.latency.far() && l.store.opts.Around > 0 &&
 		!l.roamed.wrong(roamFree, roamShare*l.guesses.demanded.Load())
 }
 
@@ -98,11 +98,12 @@ func (l *Layer) roam(ctx context.Context, at int) {
 	}
 }
 
-// around returns the spans nearest to span at that nobody has asked for, for one request;
-// none if there are none within reach. The caller holds l.mu.
+// around returns the spans nearest to span at that nobody has asked for, and that were not
+// fetched like this before, for one request; none if there are none within reach. The caller holds l.mu.
 func (l *Layer) around(at int) spans {
 	fresh := func(i int) bool {
-		return l.flights[i] == nil && l.spans[i].Load() == absent && l.zi.Spans[i].Out.Len > 0
+		// Once each: a span whose bytes are wrong, or cannot be kept, is absent again.
+		return l.flights[i] == nil && l.spans[i].Load() == absent && l.zi.Spans[i].Out.Len > 0 && !l.roamed.bits.has(i)
 	}
 	reach := l.store.opts.Around
 	for d := 1; d <= maxSpans; d++ {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seekoci/seekoci/ztoc"
 )
 
@@ -131,5 +133,40 @@ func TestRoamFails(t *testing.T) {
 	quiet(t, l)
 	if n := src.requests() - before; n > 1+roamRequests {
 		t.Errorf("%d requests of a source that fails", n)
+	}
+}
+
+// TestRoamOnce roams where nothing stays: a span that cannot be kept, or whose bytes are
+// wrong, is not fetched again for nobody.
+func TestRoamOnce(t *testing.T) {
+	const size, at = 64 << 10, 20
+	d := plainLayer(40, size)
+	for name, ill := range map[string]bool{"wrong bytes": false, "nowhere to write to": true} {
+		t.Run(name, func(t *testing.T) {
+			src := d.source()
+			src.hook = func(_ context.Context, _ int, p []byte, off int64) error {
+				for i := range p {
+					if !ill && off+int64(i) >= (at+2)*size {
+						p[i] ^= 1
+					}
+				}
+				return nil
+			}
+			s := mustOpen(t, t.TempDir(), Options{Around: 1 << 20})
+			l := mustLayer(t, s, d, src)
+			defer l.Close()
+			if ill {
+				must(t, l.disk.close())
+				l.disk.data, l.disk.state = noFile{unix.EROFS}, noFile{unix.EROFS}
+			}
+			for range answers {
+				l.latency.note(farAway)
+			}
+			must(t, l.ReadFile(t.Context(), make([]byte, minGuess), at*size, ztoc.Range{}))
+			quiet(t, l)
+			if n := src.requests(); n < 2 || n > 16 {
+				t.Errorf("%d requests", n)
+			}
+		})
 	}
 }
