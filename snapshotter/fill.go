@@ -135,6 +135,7 @@ func (s *fills) enqueue(f *fill) {
 		if i := s.leaveOut(); i >= 0 {
 			dropped = s.queue[i]
 			s.queue = slices.Delete(s.queue, i, i+1)
+			s.rush.remove(dropped)
 		}
 	}
 	begin := s.running < fillWorkers

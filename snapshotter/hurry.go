@@ -36,6 +36,13 @@ func (r *rush) add(f *fill) bool {
 	return missed
 }
 
+// remove forgets f.
+func (r *rush) remove(f *fill) {
+	if r.fills[f.key] == f {
+		delete(r.fills, f.key)
+	}
+}
+
 // miss notes that a reader waits for a layer that is not there yet, or not any more.
 func (r *rush) miss(key string) {
 	if r.missed == nil || len(r.missed) >= maxMissed {
@@ -121,7 +128,5 @@ func (s *fills) relax(f *fill) {
 func (s *fills) forget(f *fill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rush.fills[f.key] == f {
-		delete(s.rush.fills, f.key)
-	}
+	s.rush.remove(f)
 }

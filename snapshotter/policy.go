@@ -82,6 +82,9 @@ func (p Policy) listed(ztocs []ocispec.Descriptor) ([]ocispec.Descriptor, error)
 // check holds a layer to the policy. The error is a decisionError. A layer that is too large is not
 // unpacked here either: that is for whoever has to answer for the disk.
 func (p Policy) check(z *ztoc.Reader) error {
+	if err := p.devices(z); err != nil {
+		return err // before what others may unpack
+	}
 	zi := z.ZInfo()
 	switch in, out := zi.CompressedSize, zi.UncompressedSize; {
 	case p.MaxFiles > 0 && int64(z.Len()) > p.MaxFiles:
@@ -91,7 +94,7 @@ func (p Policy) check(z *ztoc.Reader) error {
 	case p.MaxExpansion > 0 && out/p.MaxExpansion > in:
 		return fallback(ReasonLimit, fmt.Errorf("%d bytes uncompressed, more than %d for each of %d", out, p.MaxExpansion, in))
 	}
-	return p.devices(z)
+	return nil
 }
 
 // ruledOut reports whether err says that an image has an index that may not be used.

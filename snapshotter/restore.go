@@ -68,7 +68,9 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 		g.Go(func() error {
 			if err := contained(func() error { _, err := s.layers.restore(l); return err }); err != nil {
 				s.opts.Log.Error("restore layer", "layer", l.key, "error", err)
-				s.await(l)
+				if !errors.Is(err, errMismatch) {
+					s.await(l)
+				}
 			}
 			return nil
 		})

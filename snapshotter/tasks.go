@@ -46,7 +46,7 @@ func (t *tasks) run(f func(ctx context.Context)) {
 func (t *tasks) close() {
 	t.mu.Lock()
 	t.closed = true
+	t.cancel() // before anybody does a task himself
 	t.mu.Unlock()
-	t.cancel()
 	t.wg.Wait()
 }

@@ -34,6 +34,7 @@ func (s *layers) checkThrough(ctx context.Context, key string, data *span.Layer,
 		return err
 	}
 	tar, w := io.Pipe()
+	defer tar.Close() // else a panic here would leave somebody writing for ever
 	var sum [32]byte
 	var failed error
 	done := make(chan struct{})
