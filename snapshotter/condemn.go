@@ -73,7 +73,8 @@ func (s *layers) condemn(l *layer, wrong error) error {
 	}
 	l.data.Condemn(wrong)
 	err = errors.Join(err, s.mount.Detach(l.key), l.data.Close(), s.spans.Remove(l.key))
-	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
+	l.path, l.data, l.zinfo = "", nil, nil
+	l.src.Store(nil)
 	if err != nil {
 		return fmt.Errorf("condemn layer %s: %w", l.key, err)
 	}

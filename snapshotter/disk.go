@@ -86,11 +86,8 @@ func (s *layers) sources() map[string]*layerSource {
 	defer s.mu.Unlock()
 	m := make(map[string]*layerSource)
 	for key, l := range s.m {
-		if l.mu.TryLock() {
-			if l.src != nil {
-				m[key] = l.src
-			}
-			l.mu.Unlock()
+		if src := l.src.Load(); src != nil {
+			m[key] = src
 		}
 	}
 	return m

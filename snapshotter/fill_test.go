@@ -305,7 +305,7 @@ func TestMend(t *testing.T) {
 	check(t, os.WriteFile(path, p, 0o600))
 	l, _ := f.layers.get(i.key(0))
 	lies := &fill{layer: l.state.Layer, diffID: i.diffs[0], data: l.data, check: sound, mend: func(ctx context.Context) error {
-		return f.layers.mend(ctx, l.key, l.zinfo, l.src, i.diffs[0])
+		return f.layers.mend(ctx, l.key, l.zinfo, l.src.Load(), i.diffs[0])
 	}}
 	if r, err := f.layers.fills.verify(t.Context(), lies); r != Verified {
 		t.Errorf("%s, %v", r, err)
@@ -313,7 +313,7 @@ func TestMend(t *testing.T) {
 	if got := must(os.ReadFile(path))(t); !bytes.Equal(got, want) {
 		t.Error("the layer is wrong on disk")
 	}
-	if err := f.layers.mend(t.Context(), l.key, l.zinfo, l.src, digest.FromString("another")); !errors.Is(err, errMismatch) {
+	if err := f.layers.mend(t.Context(), l.key, l.zinfo, l.src.Load(), digest.FromString("another")); !errors.Is(err, errMismatch) {
 		t.Errorf("mend of a layer that is another: %v", err)
 	}
 	if n := f.entries("soci", "spans"); n != 1 {

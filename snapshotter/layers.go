@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,10 +53,10 @@ type layer struct {
 	key  string
 	refs int // guarded by layers.mu
 
-	mu    sync.Mutex // serialises opening and deleting; guards what follows
-	path  string     // of the directory in the mount; "" means not attached
-	state layerState // of the snapshots that have the layer; zero if none is known to
-	src   *layerSource
+	mu    sync.Mutex                  // serialises opening and deleting; guards what follows
+	path  string                      // of the directory in the mount; "" means not attached
+	state layerState                  // of the snapshots that have the layer; zero if none is known to
+	src   atomic.Pointer[layerSource] // nil while it is not served; changed under mu, and read without
 	data  *span.Layer
 
 	zinfo   *ztoc.ZInfo // what data has its spans from
@@ -120,8 +121,9 @@ func (s *layers) shut(l *layer) error {
 	if l.path == "" {
 		return nil
 	}
-	err := errors.Join(s.mount.Detach(l.key), l.data.Close(), l.src.Close())
-	l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
+	err := errors.Join(s.mount.Detach(l.key), l.data.Close(), l.src.Load().Close())
+	l.path, l.data, l.zinfo = "", nil, nil
+	l.src.Store(nil)
 	return err
 }
 
@@ -173,7 +175,7 @@ func (s *layers) addImage(l *layer, image string) error {
 	if err != nil {
 		return fallback(ReasonLookup, err)
 	}
-	l.src.add(image, r.blob(l.desc()))
+	l.src.Load().add(image, r.blob(l.desc()))
 	if err := s.states.save(l.state, nil); err != nil {
 		return local(ReasonMount, err)
 	}
@@ -238,7 +240,8 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 	if err != nil {
 		return local(openReason(err), errors.Join(err, data.Close(), src.Close()))
 	}
-	l.path, l.src, l.data, l.zinfo = a.Path, src, data, z.ZInfo()
+	l.path, l.data, l.zinfo = a.Path, data, z.ZInfo()
+	l.src.Store(src)
 	if st.Verified {
 		if err := s.mount.Verified(l.key, nil); err != nil {
 			return local(ReasonMount, errors.Join(err, s.shut(l)))
@@ -338,8 +341,9 @@ func (s *layers) close() error {
 	for _, l := range all {
 		l.mu.Lock()
 		if l.path != "" {
-			errs = append(errs, l.data.Close(), l.src.Close())
-			l.path, l.data, l.src, l.zinfo = "", nil, nil, nil
+			errs = append(errs, l.data.Close(), l.src.Load().Close())
+			l.path, l.data, l.zinfo = "", nil, nil
+			l.src.Store(nil)
 		}
 		l.mu.Unlock()
 	}

@@ -120,7 +120,7 @@ func TestUses(t *testing.T) {
 	want("two", map[string]span.Use{a.key(0): span.InUse, a.key(1): span.InUse, b.key(0): span.InUse})
 	check(t, f.Remove(testContext(t), "container"))
 	l, _ := f.layers.get(b.key(1))
-	l.src.unranged.Store(true)
+	l.src.Load().unranged.Store(true)
 	want("one, and a layer that is only to be had whole", map[string]span.Use{b.key(0): span.InUse, b.key(1): span.Keep})
 }
 

@@ -140,7 +140,7 @@ func (s *layers) noteWhole(l *layer, src *layerSource) {
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if whole := src.unranged.Load(); l.src == src && l.state.Whole != whole {
+		if whole := src.unranged.Load(); l.src.Load() == src && l.state.Whole != whole {
 			l.state.Whole = whole
 			if err := s.states.save(l.state, nil); err != nil {
 				s.fills.log.Warn("note whether parts of a layer can be had", "layer", l.state.Layer.String(), "error", err)

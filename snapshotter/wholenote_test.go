@@ -52,7 +52,7 @@ func TestWholeNoted(t *testing.T) {
 	read := func(off, n int64) {
 		t.Helper()
 		l, _ := f.layers.get(key)
-		r := must(l.src.Open(t.Context(), off, n))(t)
+		r := must(l.src.Load().Open(t.Context(), off, n))(t)
 		must(io.Copy(io.Discard, r))(t)
 		check(t, r.Close())
 	}
