@@ -5,6 +5,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"os"
@@ -54,12 +55,21 @@ func openSlots(dir string) (*slots, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.free, err = strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 32)
-	if err != nil || s.free == 0 {
+	number, _, _ := strings.Cut(strings.TrimSuffix(string(b), "\n"), " ")
+	s.free, err = strconv.ParseUint(number, 10, 32)
+	sound := string(b) == counter(s.free) || string(b) == number+"\n" // of a version that did not sum it
+	if err != nil || s.free == 0 || !sound {
 		s.free, s.lost = 1, fmt.Errorf("slot counter %s is damaged: %q", s.path, b)
 	}
 	s.end = s.free
 	return s, nil
+}
+
+// counter is what the file says of a batch that ends at end: a digit that a disk has changed would give
+// slots out again.
+func counter(end uint64) string {
+	number := strconv.FormatUint(end, 10)
+	return fmt.Sprintf("%s %08x\n", number, crc32.Checksum([]byte(number), crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // resume says that the kernel knows slots of a process before, and has parts of their
@@ -135,7 +145,7 @@ func (s *slots) write(end uint64) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%d\n", end)
+	_, err = f.WriteString(counter(end))
 	if err == nil {
 		err = f.Sync()
 	}

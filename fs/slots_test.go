@@ -14,9 +14,39 @@ import (
 	"github.com/seekoci/seekoci/ztoc/ztoctest"
 )
 
+// TestSlotsSum changes every bit of a counter, and cuts it off everywhere: none is believed.
+func TestSlotsSum(t *testing.T) {
+	good := counter(321)
+	read := func(p string) *slots {
+		t.Helper()
+		d := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(d, "slots"), []byte(p), 0o600))
+		s, err := openSlots(d)
+		must(t, err)
+		return s
+	}
+	for _, text := range []string{good, "321\n"} { // without a sum it is another version's
+		if s := read(text); s.lost != nil || s.free != 321 {
+			t.Errorf("%q: %+v", text, s)
+		}
+	}
+	for n := range good {
+		for bit := range 8 {
+			p := []byte(good)
+			p[n] ^= 1 << bit
+			if s := read(string(p)); s.lost == nil {
+				t.Errorf("%q: %+v", p, s)
+			}
+		}
+		if s := read(good[:n]); s.lost == nil {
+			t.Errorf("%q: %+v", good[:n], s)
+		}
+	}
+}
+
 // TestSlotsLost counts on where the counter is damaged or missing.
 func TestSlotsLost(t *testing.T) {
-	for _, bad := range []string{"", "0", "x", "-1", "4294967296", "12 13", "missing"} {
+	for _, bad := range []string{"", "0", "x", "-1", "4294967296", "12 13", "321", "missing"} {
 		d := t.TempDir()
 		path := filepath.Join(d, "slots")
 		spoil := func() {
