@@ -81,12 +81,4 @@ func TestMillion(t *testing.T) {
 	must(t, f.Detach("million"))
 }
 
-func BenchmarkMillion(b *testing.B) {
-	toc := millionTOC(1_000_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		tr, err := newTree(entries(toc), layerSize, false, plenty())
-		must(b, err)
-		b.ReportMetric(float64(tr.memory)/float64(len(toc)), "kept-B/file")
-	}
-}
+func BenchmarkMillion(b *testing.B) { benchmarkBuild(b, millionTOC(1_000_000)) }
