@@ -19,7 +19,7 @@ const (
 )
 
 // zoneOf returns how far before a grid point the candidates of compact span size s may lie.
-func zoneOf(s int64) int64 { return min(s/4, maxZone) }
+func zoneOf(s int64) int64 { return min(s/6, maxZone) }
 
 // piece is a run of the layer's uncompressed bytes, in the order of the layer and
 // without gap. The whole of it belongs to a buffer that is used again: keep

@@ -266,9 +266,6 @@ func (p *planner) cheapest() choice {
 		word   = len(cover)
 		grid   = int(p.grid - p.base)
 		zone   = int(p.grid - p.zone - p.base)
-		block  = len(p.blocks)
-		start  = math.MaxInt // of the block
-		price  int           // of its header
 	)
 	clear(cover)
 	used := func(out int) int { // bytes before out that are referred to
@@ -278,45 +275,50 @@ func (p *planner) cheapest() choice {
 		}
 		return total - behind - bits.OnesCount64(cover[out>>6]>>(out&63))
 	}
-	previous := func() { // considers the block, and goes to the one before it
+	refs := p.refs
+	for block := len(p.blocks) - 1; block >= -1; block-- { // -1: before all blocks
+		start, price := math.MinInt, math.MaxInt
+		if block >= 0 {
+			start, price = int(p.blocks[block].out-p.base), p.headerPrice(block)
+		}
+		for len(refs) > 0 && int(refs[len(refs)-1].out) >= start {
+			var n int
+			refs, n = coverDown(cover, refs, max(int(refs[len(refs)-1].out)&^63, start))
+			total += n
+			r := &p.refs[len(refs)] // the first of these 64 bytes
+			if out := int(r.out); out <= grid && price < best.price {
+				if c := priceWindow*used(out) + price; c < best.price {
+					best = choice{price: c, out: out, block: block, bit: p.first + int64(r.bit), inner: true}
+				}
+			}
+		}
 		if start > zone && start <= grid {
 			if c := priceWindow * used(start); c < best.price {
 				best = choice{price: c, out: start, block: block, bit: p.blocks[block].bit}
 			}
 		}
-		if block--; block < 0 {
-			start, price = 0, math.MaxInt
-			return
-		}
-		start, price = int(p.blocks[block].out-p.base), p.headerPrice(block)
-	}
-	last := -1
-	for i := len(p.refs) - 1; i >= 0; i-- {
-		r := &p.refs[i]
-		out := int(r.out)
-		for start > out {
-			previous()
-		}
-		src, n := out-int(r.dist), int(min(r.dist, r.len))
-		if k := src & 63; k+n <= 64 {
-			m, w := (^uint64(0)>>(64-n))<<k, &cover[src>>6]
-			total += bits.OnesCount64(m &^ *w)
-			*w |= m
-		} else {
-			total += mark(cover, src, src+n)
-		}
-		if out>>6 == last || out > grid || price >= best.price {
-			continue
-		}
-		last = out >> 6
-		if c := priceWindow*used(out) + price; c < best.price {
-			best = choice{price: c, out: out, block: block, bit: p.first + int64(r.bit), inner: true}
-		}
-	}
-	for block >= 0 && start > zone {
-		previous()
 	}
 	return best
+}
+
+// coverDown covers what the last refs copy, those from out on, returns the others and
+// how many bytes have not been covered before.
+func coverDown(cover []uint64, refs []planRef, out int) ([]planRef, int) {
+	total := 0
+	i := len(refs) - 1
+	for ; i >= 0 && int(refs[i].out) >= out; i-- {
+		r := &refs[i]
+		src, n := int(r.out)-int(r.dist), int(min(r.dist, r.len))
+		k := src & 63
+		if k+n > 64 {
+			total += mark(cover, src, src+n)
+			continue
+		}
+		m, w := (^uint64(0)>>(64-n))<<k, &cover[src>>6]
+		total += bits.OnesCount64(m &^ *w)
+		*w |= m
+	}
+	return refs[:i+1], total
 }
 
 // headerPrice is the price of a header, or one that is too high for anything where
