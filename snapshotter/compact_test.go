@@ -4,10 +4,12 @@ package snapshotter
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -178,6 +180,41 @@ func TestCompactInUse(t *testing.T) {
 	if st := must(f.layers.states.loadState(key))(t); !f.mount.attached[key] || st.Slot != was {
 		t.Errorf("attached %v, in slot %d, want %s in %d", f.mount.attached, st.Slot, key, was)
 	}
+}
+
+// TestCompactGone has the registry lose the zTOC of a layer that may be in use: after some tries it gets the other one.
+func TestCompactGone(t *testing.T) {
+	i := compactImage(t)
+	f := newFixture(t, i.m, Options{})
+	f.prepareAll(i)
+	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	f.restart(func() {
+		check(t, os.Remove(f.layers.states.path(key, "ztoc")))
+		i.m.setHook(func(_ context.Context, op string, d digest.Digest) error {
+			if op == "fetch" && d == i.index.Layers[2].Digest {
+				return errdefs.ErrNotFound
+			}
+			return nil
+		})
+	})
+	f.mu.Lock()
+	r := f.remote[i.chains[0].String()]
+	f.mu.Unlock()
+	r.used.Store(true)
+	waits := 0
+	f.repairUntil(t.Context(), r, func(time.Duration) <-chan time.Time {
+		waits++
+		if f.mount.names() != 1 {
+			t.Errorf("after %d tries %v are attached", waits, f.mount.attached)
+		}
+		now := make(chan time.Time, 1)
+		now <- time.Time{}
+		return now
+	})
+	if plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest); waits != goneTries || !f.mount.attached[plain] {
+		t.Errorf("after %d tries %v are attached", waits, f.mount.attached)
+	}
+	must(f.Prepare(testContext(t), "container", i.top()))(t)
 }
 
 // TestCompactRefused holds that a compact zTOC whose table turns out to be malformed when the layer is attached leaves

@@ -111,7 +111,8 @@
 //   - A layer that could not be restored from disk under a mount that was taken over is tried
 //     from the registry until that works, a minute apart at most; who uses it waits (package fs). It gets
 //     the same zTOC, as long as the index lists that: with another one, which may be easier to be had, it would be
-//     another layer to who uses it. Its state, whose slot can be had from nowhere else, is kept twice.
+//     another layer to who uses it. Only when the registry has said for two minutes that it does not have that zTOC another one is taken,
+//     as who uses the layer has lost it then. Its state, whose slot can be had from nowhere else, is kept twice.
 //     A layer that is condemned is not tried.
 //   - A panic in the background, of what one image or one layer's state on disk leads to, is an
 //     error of that one: it would come again at every start. Requests of containerd are
@@ -121,9 +122,8 @@
 //     after the other: it counts once.
 //   - The metadata database is copied ten seconds after it changed, when the daemon stops, and when it starts with
 //     an older copy. At the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
-//     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy New
-//     fails and names the file: to begin with an empty database would be to delete what
-//     containers use; only where no snapshot has a directory it begins anew. What has ids that the copy does not
+//     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy it
+//     begins anew: containers that run go on, while containerd has to be rid of the images it had. What has ids that the database does not
 //     know of is left alone by Cleanup, and every layer on disk is served, as long as there is a file metadata.db.held: the log
 //     names it, and an operator removes it when no container uses anything from before. What the database does not notice, such as another letter in a label, is not noticed here.
 //   - Everything else below the root is checked by digest or CRC32C before use, and what is wrong is fetched again.

@@ -59,8 +59,8 @@ func openMetadata(ctx context.Context, root string, wait time.Duration) (*storag
 }
 
 // mendMetadata sees to it that the metadata can be opened and read to its end. Where it
-// is damaged or gone, its copy takes its place. The error says what to do if there is none: to go
-// on without would be to delete what containers use.
+// is damaged or gone, its copy takes its place, and where there is no good one an empty database:
+// all that has an id it does not know of is held then.
 func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 	dir := filepath.Join(root, "snapshotter")
 	db := filepath.Join(dir, metadataFile)
@@ -74,43 +74,61 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 		return nil
 	case errors.Is(wrong, os.ErrNotExist) && ids == 0:
 		return nil // a new one
-	case !errors.Is(wrong, errDamaged) && !errors.Is(wrong, os.ErrNotExist):
+	case !unreadable(wrong):
 		return fmt.Errorf("open %s: %w", db, wrong)
 	}
-	if err := checkMetadata(db+copySuffix, wait); err != nil {
-		if ids == 0 && (errors.Is(err, os.ErrNotExist) || errors.Is(err, errDamaged)) {
-			log.Warn("metadata is damaged and there are no snapshots: it begins anew", "path", db, "damaged", db+badSuffix, "error", wrong)
-			return os.Rename(db, db+badSuffix)
+	noCopy := checkMetadata(db+copySuffix, wait)
+	var (
+		copied  time.Time
+		content []byte
+	)
+	switch {
+	case noCopy == nil:
+		if content, copied, err = readCopy(db + copySuffix); err != nil {
+			return err
 		}
-		return fmt.Errorf("open %s: %w, and there is no good copy (%w): when no container needs its snapshots any more, remove %s and what containerd knows of them", db, wrong, err, dir)
-	}
-	info, err := os.Stat(db + copySuffix)
-	if err != nil {
-		return err
+	case !unreadable(noCopy):
+		return fmt.Errorf("open %s: %w", db+copySuffix, noCopy)
 	}
 	if err := os.Rename(db, db+badSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	held, err := adoptCopy(db, ids)
-	if err != nil {
-		return fmt.Errorf("restore %s from its copy: %w", db, err)
+	held, err := adopt(db, content, ids)
+	switch {
+	case err != nil:
+		return fmt.Errorf("restore %s: %w", db, err)
+	case noCopy == nil:
+		log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
+			"damaged", db+badSuffix, "copied", copied, "error", wrong)
+	case ids == 0:
+		log.Warn("metadata was damaged and there are no snapshots: it begins anew", "path", db, "damaged", db+badSuffix, "error", wrong)
+	default:
+		log.Error("metadata was damaged or gone and so was its copy: it begins anew, running containers go on, and containerd has to be rid of all images and containers it has from before",
+			"path", db, "damaged", db+badSuffix, "error", wrong, "copy", noCopy)
 	}
-	log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
-		"damaged", db+badSuffix, "copied", info.ModTime(), "error", wrong)
 	if held {
 		log.Error("directories of snapshots that are not known any more are kept, as containers may use them: when none does, remove the file", "path", heldPath(root))
 	}
 	return nil
 }
 
-// adoptCopy makes the copy of db the database, which is to give out no id up to last again. It
-// reports whether there are ids that the copy does not know of, which are held then.
-func adoptCopy(db string, last uint64) (held bool, err error) {
-	p, err := os.ReadFile(db + copySuffix)
-	if err == nil {
-		err = writeFile(db+".new", p)
-	}
+// unreadable reports whether err, of checkMetadata, says that there is no database to be had from a file.
+func unreadable(err error) bool { return errors.Is(err, errDamaged) || errors.Is(err, os.ErrNotExist) }
+
+// readCopy returns what is in a copy, and when it was made.
+func readCopy(path string) ([]byte, time.Time, error) {
+	info, err := os.Stat(path)
 	if err != nil {
+		return nil, time.Time{}, err
+	}
+	p, err := os.ReadFile(path)
+	return p, info.ModTime(), err
+}
+
+// adopt makes content, which may be empty, the database at db, which is to give out no id up to last
+// again. It reports whether there are ids that content does not know of, which are held then.
+func adopt(db string, content []byte, last uint64) (held bool, err error) {
+	if err := writeFile(db+".new", content); err != nil {
 		return false, err
 	}
 	d, err := bbolt.Open(db+".new", 0o600, nil)
@@ -119,13 +137,19 @@ func adoptCopy(db string, last uint64) (held bool, err error) {
 	}
 	var known uint64
 	err = d.Update(func(tx *bbolt.Tx) error {
-		v := tx.Bucket([]byte("v1"))
-		if v == nil || v.Bucket([]byte("snapshots")) == nil {
-			return nil
+		v, err := tx.CreateBucketIfNotExists([]byte("v1"))
+		if err != nil {
+			return err
 		}
-		b := v.Bucket([]byte("snapshots"))
+		if _, err := v.CreateBucketIfNotExists([]byte("parents")); err != nil {
+			return err
+		}
+		b, err := v.CreateBucketIfNotExists([]byte("snapshots"))
+		if err != nil {
+			return err
+		}
 		known = b.Sequence()
-		return b.SetSequence(max(b.Sequence(), last))
+		return b.SetSequence(max(known, last))
 	})
 	err = errors.Join(err, d.Close())
 	if held = known < last; err == nil && held {

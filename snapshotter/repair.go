@@ -23,6 +23,10 @@ const (
 	repairMax = time.Minute
 )
 
+// goneTries is how often the registry must say that it does not have a layer's zTOC, which its index lists,
+// before the layer is repaired with another one: two minutes in all.
+const goneTries = 8
+
 // repairAll has the layers served that could not be restored, from the registry: those
 // who use the mount that was taken over may need them, and will not ask this snapshotter.
 func (s *Snapshotter) repairAll() {
@@ -89,23 +93,29 @@ func (s *Snapshotter) repairLocked(ctx context.Context, r *remoteSnapshot) error
 	if err := s.decide(ctx, p); err != nil {
 		return err
 	}
-	s.same(r, p)
-	return s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
+	same := s.same(r, p)
+	err := s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
+	if same && errors.Is(err, errdefs.ErrNotFound) {
+		r.gone++
+	}
+	return err
 }
 
 // same has the layer of p, if it may be in use, served with the zTOC that r had, as long as the index lists
-// that: those who use it know it by its slot and the numbers of its files, and would lose it to another one
-// that is just easier to be had. A layer that is condemned can only have another.
-func (s *Snapshotter) same(r *remoteSnapshot, p *preparation) {
-	if !r.used.Load() || r.layer == nil || s.layers.states.condemned(r.layer.key, p.diffID) {
-		return
+// that, and the registry has it: those who use it know it by its slot and the numbers of its files, and would lose
+// it to another one that is just easier to be had. A layer that is condemned can only have another. It reports
+// whether the layer is to have no other.
+func (s *Snapshotter) same(r *remoteSnapshot, p *preparation) bool {
+	if !r.used.Load() || r.layer == nil || r.gone >= goneTries || s.layers.states.condemned(r.layer.key, p.diffID) {
+		return false
 	}
 	for _, desc := range p.ztocs {
 		if layerKey(p.layer.Digest, desc.Digest) == r.layer.key {
 			p.ztocs = []ocispec.Descriptor{desc}
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // reopen serves the snapshot r with the zTOC toc of p. The caller holds r.mu.

@@ -30,6 +30,7 @@ type remoteSnapshot struct {
 
 	mu    sync.Mutex // serialises repairs; guards what follows
 	layer *layer     // nil if it is not known yet which: another daemon made the snapshot
+	gone  int        // repairs for which the registry did not have the zTOC of layer
 }
 
 // served returns the snapshot's layer and its digest, nil if it is not known.
