@@ -66,8 +66,8 @@ type Options struct {
 	// maxWaiting is how many requests wait at a time for layers that are expected or not verified;
 	// 0 means a quarter of maxLoops. Half as many may wait for one layer.
 	maxWaiting int64
-	// OnRequest is called for each request of the kernel, before it is served. It must
-	// be fast and safe for concurrent use.
+	// OnRequest is called for each request of the kernel that is about what layers hold, before
+	// it is served: to look a layer up is not to use it. It must be fast and safe for concurrent use.
 	OnRequest func()
 	// Holder keeps the mount for the next process when this one ends, however it does.
 	// With nil it ends with this process. With a Holder, the caller sees to it that no

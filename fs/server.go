@@ -245,7 +245,7 @@ func (s *server) serveOne(w *worker, n int) {
 		}
 	}()
 	op := w.request().Opcode
-	if note := s.f.opts.OnRequest; note != nil && op != opForget && op != opBatchForget {
+	if note := s.f.opts.OnRequest; note != nil && op != opForget && op != opBatchForget && w.request().NodeId != fuse.FUSE_ROOT_ID {
 		note()
 	}
 	if !s.await(w, n) {

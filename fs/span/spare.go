@@ -14,8 +14,8 @@ const (
 	// lookEvery is how often work that nobody waits for looks for a core to spare, and
 	// maxLooks how often until it takes one from others: a node that is always busy
 	// completes its layers, too, if at a tenth of a core or less.
-	lookEvery = 2 * time.Millisecond
-	maxLooks  = 25
+	lookEvery = 500 * time.Microsecond
+	maxLooks  = 100
 )
 
 // spare tells whether the machine has a core to spare. Nil, it always has.
