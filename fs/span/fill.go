@@ -133,6 +133,8 @@ func (l *Layer) prefetch(ctx context.Context, ranges []ztoc.Range) error {
 			}
 		}
 	}
+	l.store.calm.note() // who is told what will be wanted expects somebody who reads
+	defer l.store.calm.note()
 	for range diskTries {
 		if err = l.bring(ctx, prefetch, slices.Clone(ids)); !refused(err) {
 			break
