@@ -13,23 +13,27 @@ import (
 // errDevice says that a layer has a device, and Policy.RefuseDevices is set.
 var errDevice = errors.New("devices are refused")
 
-// device is the error of an entry of a layer.
-func device(kind, name string, major, minor int64) error {
+// device returns the error of an entry that is a character or block device, nil of any other. A
+// character device 0:0 is none, but overlayfs's whiteout.
+func device(name string, char, block bool, major, minor int64) error {
+	kind := "block"
+	switch {
+	case char && (major != 0 || minor != 0):
+		kind = "character"
+	case !block:
+		return nil
+	}
 	return fmt.Errorf("%q is a %s device %d:%d: %w", name, kind, major, minor, errDevice)
 }
 
-// devices holds a layer to RefuseDevices. A character device 0:0 is none, but overlayfs's whiteout. The error is a
-// decisionError.
+// devices holds a layer to RefuseDevices. The error is a decisionError.
 func (p Policy) devices(z *ztoc.Reader) error {
 	if !p.RefuseDevices {
 		return nil
 	}
 	for _, e := range z.Entries() {
-		switch {
-		case e.Type == ztoc.TypeBlock:
-			return refused(device("block", e.Name, e.Devmajor, e.Devminor))
-		case e.Type == ztoc.TypeChar && (e.Devmajor != 0 || e.Devminor != 0):
-			return refused(device("character", e.Name, e.Devmajor, e.Devminor))
+		if err := device(e.Name, e.Type == ztoc.TypeChar, e.Type == ztoc.TypeBlock, e.Devmajor, e.Devminor); err != nil {
+			return refused(err)
 		}
 	}
 	return nil
@@ -53,13 +57,9 @@ func (p Policy) look(look func(h *tar.Header, read int64) error) func(h *tar.Hea
 		return look
 	}
 	return func(h *tar.Header, read int64) error {
-		switch {
-		case h.Typeflag == tar.TypeBlock:
-			return device("block", h.Name, h.Devmajor, h.Devminor)
-		case h.Typeflag == tar.TypeChar && (h.Devmajor != 0 || h.Devminor != 0):
-			return device("character", h.Name, h.Devmajor, h.Devminor)
-		case look == nil:
-			return nil
+		err := device(h.Name, h.Typeflag == tar.TypeChar, h.Typeflag == tar.TypeBlock, h.Devmajor, h.Devminor)
+		if err != nil || look == nil {
+			return err
 		}
 		return look(h, read)
 	}
