@@ -5,6 +5,7 @@ package snapshotter
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -144,6 +145,72 @@ func TestDamagedMetadata(t *testing.T) {
 	for cut := 0; cut < len(good); cut += 4096 {
 		check(t, os.WriteFile(db, good[:cut], 0o600))
 		check(t, mend())
+	}
+}
+
+// TestFlippedMetadata flips each bit of a key and of a value, in turn, that the database itself does not notice, and
+// takes its last transaction from it: the copy tells.
+func TestFlippedMetadata(t *testing.T) {
+	m := newMemory()
+	f := newFixture(t, m, Options{})
+	ctx := testContext(t)
+	must(f.Prepare(ctx, "the-key", "", snapshots.WithLabels(map[string]string{"the-label": "the-value"})))(t)
+	check(t, f.Close())
+	db := filepath.Join(f.opts.Root, "snapshotter", metadataFile)
+	good := must(os.ReadFile(db))(t)
+	mend := func(what string) {
+		t.Helper()
+		check(t, mendMetadata(f.opts.Root, time.Second, testLog(t)))
+		f.start()
+		if info := must(f.Stat(ctx, "the-key"))(t); info.Labels["the-label"] != "the-value" {
+			t.Errorf("%s: labels are %v", what, info.Labels)
+		}
+		check(t, f.Close())
+		check(t, os.WriteFile(db, good, 0o600))
+		check(t, os.Remove(db+badSuffix))
+	}
+	copied := must(os.ReadFile(db + copySuffix))(t)
+	for _, text := range []string{"the-key", "the-label", "the-value"} {
+		for bit := range 8 {
+			p := bytes.Clone(good)
+			for at := 0; ; at++ { // pages that are not in use any more have it, too
+				k := bytes.Index(p[at:], []byte(text))
+				if k < 0 {
+					break
+				}
+				at += k
+				p[at+len(text)/2] ^= 1 << bit
+			}
+			check(t, os.WriteFile(db, p, 0o600))
+			check(t, os.WriteFile(db+copySuffix, copied, 0o600))
+			mend(fmt.Sprintf("bit %d of %q", bit, text))
+		}
+	}
+	// The newer one of the two pages that say what is where.
+	p := bytes.Clone(good)
+	newer := 0
+	if binary.LittleEndian.Uint64(p[4096+64:]) > binary.LittleEndian.Uint64(p[64:]) {
+		newer = 4096
+	}
+	p[newer+64] ^= 1
+	check(t, os.WriteFile(db, p, 0o600))
+	check(t, os.WriteFile(db+copySuffix, copied, 0o600))
+	mend("last transaction")
+	// A copy with another checksum tells nothing, nor does one of a version that had none.
+	for cut, want := range map[int]string{1: "the-value", len(seal) + 4: "the-valuf"} {
+		c := bytes.Clone(copied)
+		if cut == 1 {
+			c[len(c)-1] ^= 1
+		} else {
+			c = c[:len(c)-cut]
+		}
+		p := bytes.ReplaceAll(good, []byte("the-value"), []byte(want))
+		check(t, os.WriteFile(db, p, 0o600))
+		check(t, os.WriteFile(db+copySuffix, c, 0o600))
+		check(t, mendMetadata(f.opts.Root, time.Second, testLog(t)))
+		if now := must(os.ReadFile(db))(t); !bytes.Equal(now, p) {
+			t.Errorf("a copy that lacks %d bytes is believed", cut)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ package snapshotter
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -25,8 +25,7 @@ const (
 	metadataFile = "metadata.db"
 	copySuffix   = ".copy"
 	badSuffix    = ".damaged"
-	copyEvery    = 10 * time.Second // if anything has changed
-	maxKeys      = 1 << 24          // of a database; more of them are a loop
+	maxKeys      = 1 << 24 // of a database; more of them are a loop
 )
 
 var (
@@ -68,38 +67,32 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	wrong := checkMetadata(db, wait)
+	wrong := checkBoth(db, wait)
 	switch {
 	case wrong == nil:
 		return nil
 	case errors.Is(wrong, os.ErrNotExist) && ids == 0:
+		if err := os.Remove(db + copySuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		return nil // a new one
 	case !unreadable(wrong):
 		return fmt.Errorf("open %s: %w", db, wrong)
 	}
-	noCopy := checkMetadata(db+copySuffix, wait)
-	var (
-		copied  time.Time
-		content []byte
-	)
-	switch {
-	case noCopy == nil:
-		if content, copied, err = readCopy(db + copySuffix); err != nil {
-			return err
-		}
-	case !unreadable(noCopy):
+	old, noCopy := openCopy(db+copySuffix, wait)
+	if noCopy != nil && !unreadable(noCopy) {
 		return fmt.Errorf("open %s: %w", db+copySuffix, noCopy)
 	}
 	if err := os.Rename(db, db+badSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	held, err := adopt(db, content, ids)
+	held, err := adopt(db, old.bytes, ids)
 	switch {
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", db, err)
 	case noCopy == nil:
 		log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
-			"damaged", db+badSuffix, "copied", copied, "error", wrong)
+			"damaged", db+badSuffix, "copied", old.made, "error", wrong)
 	case ids == 0:
 		log.Warn("metadata was damaged and there are no snapshots: it begins anew", "path", db, "damaged", db+badSuffix, "error", wrong)
 	default:
@@ -115,14 +108,22 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 // unreadable reports whether err, of checkMetadata, says that there is no database to be had from a file.
 func unreadable(err error) bool { return errors.Is(err, errDamaged) || errors.Is(err, os.ErrNotExist) }
 
-// readCopy returns what is in a copy, and when it was made.
-func readCopy(path string) ([]byte, time.Time, error) {
-	info, err := os.Stat(path)
+// checkBoth is checkMetadata that notices, too, what only the copy tells: another letter in a label, or
+// that the last transaction is lost.
+func checkBoth(db string, wait time.Duration) error {
+	is, err := checkMetadata(db, wait)
 	if err != nil {
-		return nil, time.Time{}, err
+		return err
 	}
-	p, err := os.ReadFile(path)
-	return p, info.ModTime(), err
+	old, err := openCopy(db+copySuffix, wait)
+	switch {
+	case err != nil || !old.summed || old.tx < is.tx:
+	case old.tx > is.tx:
+		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.tx, old.tx)
+	case old.sum != is.sum:
+		return fmt.Errorf("%w: it is not what its copy of the same transaction is", errDamaged)
+	}
+	return nil
 }
 
 // adopt makes content, which may be empty, the database at db, which is to give out no id up to last
@@ -179,22 +180,30 @@ func highestID(dir string) (uint64, error) {
 	return highest, nil
 }
 
-// checkMetadata reads a database to its end. The error matches errDamaged if that is not
-// possible, and os.ErrNotExist if there is none.
-func checkMetadata(path string, wait time.Duration) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Size() == 0 {
-		return fmt.Errorf("%w: it is empty", errDamaged)
-	}
-	done := make(chan error, 1)
-	go func() { done <- readMetadata(path, wait) }() // which may panic, or read what is not there
-	return <-done
+// contents tells what is in a database.
+type contents struct {
+	tx  int               // number of the last transaction
+	sum [sha256.Size]byte // of all keys, values and sequences
 }
 
-func readMetadata(path string, wait time.Duration) (err error) {
+// checkMetadata reads a database to its end. The error matches errDamaged if that is not
+// possible, and os.ErrNotExist if there is none.
+func checkMetadata(path string, wait time.Duration) (contents, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return contents{}, err
+	}
+	if info.Size() == 0 {
+		return contents{}, fmt.Errorf("%w: it is empty", errDamaged)
+	}
+	var is contents
+	done := make(chan error, 1)
+	go func() { done <- readMetadata(path, wait, &is) }() // which may panic, or read what is not there
+	err = <-done
+	return is, err
+}
+
+func readMetadata(path string, wait time.Duration, is *contents) (err error) {
 	debug.SetPanicOnFault(true) // of this goroutine
 	defer func() {
 		if v := recover(); v != nil {
@@ -221,14 +230,22 @@ func readMetadata(path string, wait time.Duration) (err error) {
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
 		}
-		keys := 0
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b, &keys) })
+		sum, keys := sha256.New(), 0
+		err = tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			fmt.Fprintf(sum, "%q ", name)
+			return readBucket(b, sum, &keys)
+		})
+		is.tx = tx.ID()
+		sum.Sum(is.sum[:0])
+		return err
 	})
 	return errors.Join(err, db.Close())
 }
 
-// readBucket reads all of a bucket, whose keys must be in order.
-func readBucket(b *bbolt.Bucket, keys *int) error {
+// readBucket reads all of a bucket, whose keys must be in order, to sum.
+func readBucket(b *bbolt.Bucket, sum io.Writer, keys *int) error {
+	fmt.Fprintf(sum, "%d{", b.Sequence())
+	defer fmt.Fprint(sum, "}")
 	var last []byte
 	return b.ForEach(func(k, v []byte) error {
 		if *keys++; *keys > maxKeys {
@@ -238,84 +255,12 @@ func readBucket(b *bbolt.Bucket, keys *int) error {
 			return fmt.Errorf("%w: keys out of order", errDamaged)
 		}
 		last = bytes.Clone(k)
+		fmt.Fprintf(sum, "%q:%q ", k, v)
 		if v == nil {
 			if sub := b.Bucket(k); sub != nil {
-				return readBucket(sub, keys)
+				return readBucket(sub, sum, keys)
 			}
 		}
 		return nil
 	})
-}
-
-// copies keeps a copy of the metadata, for the case that it is damaged.
-type copies struct {
-	ms   *storage.MetaStore
-	path string
-	log  *slog.Logger
-	last int // transaction that was copied
-}
-
-// run copies the metadata at once if the copy is older, then whenever it has changed, and when ctx ends.
-func (c *copies) run(ctx context.Context) {
-	tick := time.NewTicker(copyEvery)
-	defer tick.Stop()
-	now := make(chan struct{})
-	if c.late() { // of a daemon that is killed again and again there would be no copy
-		close(now)
-	}
-	for ended, failed := false, false; !ended; {
-		select {
-		case <-now:
-			now = nil
-		case <-tick.C:
-		case <-ctx.Done():
-			ended = true
-		}
-		err := c.copy(context.WithoutCancel(ctx))
-		if err != nil && !failed { // a full disk is full for long
-			c.log.Warn("copy metadata", "path", c.path, "error", err)
-		}
-		failed = err != nil
-	}
-}
-
-// late reports whether the database was written to after its copy.
-func (c *copies) late() bool {
-	db, err := os.Stat(strings.TrimSuffix(c.path, copySuffix))
-	if err != nil {
-		return false
-	}
-	copied, err := os.Stat(c.path)
-	return err != nil || !copied.ModTime().After(db.ModTime())
-}
-
-// copy writes the copy, if anything has changed since.
-func (c *copies) copy(ctx context.Context) error {
-	var b bytes.Buffer
-	id, err := c.read(ctx, &b)
-	if err != nil || id == c.last {
-		return err
-	}
-	if err := writeFile(c.path, b.Bytes()); err != nil {
-		return err
-	}
-	c.last = id
-	return nil
-}
-
-// read reads the metadata, if anything has changed, and returns the number of the last transaction.
-func (c *copies) read(ctx context.Context, b *bytes.Buffer) (int, error) {
-	_, t, err := c.ms.TransactionContext(ctx, false)
-	if err != nil {
-		return 0, err
-	}
-	defer t.Rollback() //nolint:errcheck // it only reads
-	tx, ok := t.(*bbolt.Tx)
-	if !ok {
-		return 0, fmt.Errorf("transactions are of the type %T", t)
-	}
-	if tx.ID() != c.last {
-		_, err = tx.WriteTo(b)
-	}
-	return tx.ID(), err
 }
