@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -158,9 +159,10 @@ func TestFlippedMetadata(t *testing.T) {
 	check(t, f.Close())
 	db := filepath.Join(f.opts.Root, "snapshotter", metadataFile)
 	good := must(os.ReadFile(db))(t)
+	quiet := slog.New(slog.DiscardHandler)
 	mend := func(what string) {
 		t.Helper()
-		check(t, mendMetadata(f.opts.Root, time.Second, testLog(t)))
+		check(t, mendMetadata(f.opts.Root, time.Second, quiet))
 		f.start()
 		if info := must(f.Stat(ctx, "the-key"))(t); info.Labels["the-label"] != "the-value" {
 			t.Errorf("%s: labels are %v", what, info.Labels)
@@ -196,6 +198,21 @@ func TestFlippedMetadata(t *testing.T) {
 	check(t, os.WriteFile(db, p, 0o600))
 	check(t, os.WriteFile(db+copySuffix, copied, 0o600))
 	mend("last transaction")
+	// A bit of anything else, such as the list of free pages.
+	for off := 2*4096 + 20; off < len(copied)-len(seal)-4; off += 100 {
+		p := bytes.Clone(good)
+		p[off] ^= 1
+		check(t, os.WriteFile(db, p, 0o600))
+		check(t, os.WriteFile(db+copySuffix, copied, 0o600))
+		check(t, mendMetadata(f.opts.Root, time.Second, quiet))
+		is, was := must(checkMetadata(db, time.Second))(t), must(checkMetadata(db+copySuffix, time.Second))(t)
+		if is.sum != was.sum {
+			t.Errorf("at %d: the database says something else", off)
+		}
+		if now := must(os.ReadFile(db))(t); is.tx == was.tx && !bytes.Equal(now[2*4096:len(copied)-len(seal)-4], copied[2*4096:len(copied)-len(seal)-4]) {
+			t.Errorf("at %d: the database is not what it was", off)
+		}
+	}
 	// A copy with another checksum tells nothing, nor does one of a version that had none.
 	for cut, want := range map[int]string{1: "the-value", len(seal) + 4: "the-valuf"} {
 		c := bytes.Clone(copied)

@@ -109,7 +109,8 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 func unreadable(err error) bool { return errors.Is(err, errDamaged) || errors.Is(err, os.ErrNotExist) }
 
 // checkBoth is checkMetadata that notices, too, what only the copy tells: another letter in a label, or
-// that the last transaction is lost.
+// that the last transaction is lost. Where the database says what a copy of the same transaction says, but is not
+// the same, that takes its place: a transaction was never finished, or a list of free pages is wrong.
 func checkBoth(db string, wait time.Duration) error {
 	is, err := checkMetadata(db, wait)
 	if err != nil {
@@ -118,12 +119,18 @@ func checkBoth(db string, wait time.Duration) error {
 	old, err := openCopy(db+copySuffix, wait)
 	switch {
 	case err != nil || !old.summed || old.tx < is.tx:
+		return nil
 	case old.tx > is.tx:
 		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.tx, old.tx)
 	case old.sum != is.sum:
 		return fmt.Errorf("%w: it is not what its copy of the same transaction is", errDamaged)
 	}
-	return nil
+	p, err := os.ReadFile(db)
+	roots := 2 * is.pageSize // a copy has two like the newer one
+	if err != nil || len(p) >= len(old.bytes) && bytes.Equal(p[roots:len(old.bytes)], old.bytes[roots:]) {
+		return err
+	}
+	return writeFile(db, old.bytes)
 }
 
 // adopt makes content, which may be empty, the database at db, which is to give out no id up to last
@@ -182,8 +189,9 @@ func highestID(dir string) (uint64, error) {
 
 // contents tells what is in a database.
 type contents struct {
-	tx  int               // number of the last transaction
-	sum [sha256.Size]byte // of all keys, values and sequences
+	tx       int               // number of the last transaction
+	sum      [sha256.Size]byte // of all keys, values and sequences
+	pageSize int
 }
 
 // checkMetadata reads a database to its end. The error matches errDamaged if that is not
@@ -235,7 +243,7 @@ func readMetadata(path string, wait time.Duration, is *contents) (err error) {
 			fmt.Fprintf(sum, "%q ", name)
 			return readBucket(b, sum, &keys)
 		})
-		is.tx = tx.ID()
+		is.tx, is.pageSize = tx.ID(), db.Info().PageSize
 		sum.Sum(is.sum[:0])
 		return err
 	})

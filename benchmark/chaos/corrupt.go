@@ -36,14 +36,14 @@ func harms() []harm {
 		{name: "layer.json", weight: 4, glob: "soci/layers/*/layer.json", twin: true, how: anyhow()},
 		{name: "layer.json.copy", weight: 1, glob: "soci/layers/*/layer.json.copy", twin: true, how: anyhow()},
 		{name: "slots", weight: 2, glob: "soci/*/slots", how: anyhow()},
-		{name: "metadata.db", weight: 4, glob: "snapshotter/metadata.db", twin: true, how: plainly()},
-		{name: "metadata.db.copy", weight: 1, glob: "snapshotter/metadata.db.copy", how: plainly()},
+		{name: "metadata.db", weight: 4, glob: "snapshotter/metadata.db", twin: true, how: anyhow()},
+		{name: "metadata.db.copy", weight: 1, glob: "snapshotter/metadata.db.copy", how: anyhow()},
 		{name: bothMetadata, weight: 1, glob: "snapshotter/metadata.db", twin: true, how: plainly()},
 		{name: "profiles", weight: 2, glob: "soci/profiles/*/*.json", all: true, how: anyhow()},
 	}
 }
 
-// bothMetadata is the one harm after which the daemon does not start.
+// bothMetadata is the one harm after which the daemon knows of no snapshot any more.
 const bothMetadata = "metadata.db and its copy"
 
 // pick draws one by its weight.
@@ -126,7 +126,7 @@ func (r *run) corrupt(ctx context.Context, s step) error {
 		sig = unix.SIGTERM // the copy is as new as can be then
 	}
 	if h.name == bothMetadata {
-		return r.restart(ctx, s, sig, func() error { return r.refused(ctx, rnd, h) })
+		return r.restart(ctx, s, sig, func() error { return r.bereft(ctx, rnd, h) })
 	}
 	return r.restart(ctx, s, sig, func() error { return errors.Join(r.harm(rnd, h), dropAll()) })
 }
@@ -227,39 +227,47 @@ func damage(r *rand.Rand, path string, ways []wreck) (err error) {
 	return do(r, f, info.Size())
 }
 
-// refused damages both the metadata and its copy: the daemon is to say so and not to begin anew, which would delete what
-// containers use. Then it gets them back, as from an operator's backup.
-func (r *run) refused(ctx context.Context, rnd *rand.Rand, h harm) error {
+// bereft damages both the metadata and its copy: the daemon is to start, and to serve the containers that run, while
+// nobody asks it for anything else. Then it gets them back, as from an operator's backup.
+func (r *run) bereft(ctx context.Context, rnd *rand.Rand, h harm) error {
 	db := filepath.Join(r.disk.root, h.glob)
-	paths := []string{db, twin(db)}
+	held := db + ".held"
+	_, err := os.Lstat(held)
+	before := err == nil
 	backup := make(map[string][]byte)
-	for _, p := range paths {
-		b, err := os.ReadFile(p)
-		if errors.Is(err, os.ErrNotExist) {
+	for _, p := range []string{db, twin(db)} {
+		if backup[p], err = os.ReadFile(p); errors.Is(err, os.ErrNotExist) {
 			return nil // no copy yet
-		}
-		if err != nil {
+		} else if err != nil {
 			return err
 		}
-		backup[p] = b
+	}
+	defer r.line.begin(noContainerd, nil)()
+	if err := r.node.StopContainerd(unix.SIGKILL); err != nil {
+		return err
+	}
+	for p := range backup {
 		if err := damage(rnd, p, h.how); err != nil {
 			return fmt.Errorf("damage %s: %w", p, err)
 		}
 	}
 	r.report.add("files damaged: "+h.name, 1)
-	err := r.node.StartSnapshotter(context.WithoutCancel(ctx))
-	if err == nil {
-		r.report.fault("the daemon starts without its metadata")
-	} else if !strings.Contains(err.Error(), db) {
-		r.report.fault("the daemon does not start without its metadata, and does not say why: %v", err)
+	if err := r.node.StartSnapshotter(context.WithoutCancel(ctx)); err != nil {
+		r.report.fault("the daemon does not start without its metadata: %v", err)
 	}
+	wait(ctx, time.Second) // of which the containers' readers make use
 	if err := r.node.StopSnapshotter(unix.SIGKILL); err != nil {
 		return err
 	}
-	for _, p := range paths {
-		if err := os.WriteFile(p, backup[p], 0o600); err != nil {
+	for p, b := range backup {
+		if err := os.WriteFile(p, b, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !before {
+		if err := os.Remove(held); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return r.node.StartContainerd(context.WithoutCancel(ctx))
 }
