@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,36 +183,52 @@ func TestCompactInUse(t *testing.T) {
 	}
 }
 
-// TestCompactGone has the registry lose the zTOC of a layer that may be in use: after some tries it gets the other one.
+// TestCompactGone has the registry lose the zTOC of a layer that may be in use: after some time it gets the other one.
 func TestCompactGone(t *testing.T) {
 	i := compactImage(t)
 	f := newFixture(t, i.m, Options{})
 	f.prepareAll(i)
 	key := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[2].Digest)
+	var failed atomic.Bool
 	f.restart(func() {
 		check(t, os.Remove(f.layers.states.path(key, "ztoc")))
 		i.m.setHook(func(_ context.Context, op string, d digest.Digest) error {
-			if op == "fetch" && d == i.index.Layers[2].Digest {
-				return errdefs.ErrNotFound
+			switch {
+			case op != "fetch" || d != i.index.Layers[2].Digest:
+				return nil
+			case failed.Load():
+				return errInjected
 			}
-			return nil
+			return errdefs.ErrNotFound
 		})
 	})
 	f.mu.Lock()
 	r := f.remote[i.chains[0].String()]
 	f.mu.Unlock()
 	r.used.Store(true)
+	other := false
 	waits := 0
 	f.repairUntil(t.Context(), r, func(time.Duration) <-chan time.Time {
 		waits++
 		if f.mount.names() != 1 {
 			t.Errorf("after %d tries %v are attached", waits, f.mount.attached)
 		}
+		switch waits {
+		case 20: // the registry is away
+			other = true
+		case 21: // and does not have the zTOC again
+			if other = false; !r.gone.IsZero() {
+				t.Error("the registry has not said that it does not have the zTOC")
+			}
+		case 30:
+			r.gone = r.gone.Add(-goneAfter)
+		}
+		failed.Store(other)
 		now := make(chan time.Time, 1)
 		now <- time.Time{}
 		return now
 	})
-	if plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest); waits != goneTries || !f.mount.attached[plain] {
+	if plain := layerKey(i.manifest.Layers[0].Digest, i.index.Layers[0].Digest); waits != 30 || !f.mount.attached[plain] || !r.gone.IsZero() {
 		t.Errorf("after %d tries %v are attached", waits, f.mount.attached)
 	}
 	must(f.Prepare(testContext(t), "container", i.top()))(t)

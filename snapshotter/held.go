@@ -14,7 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 )
 
-// heldSuffix is of the file that says which snapshots a restored database does not know of.
+// heldSuffix is of the file that says which snapshots a restored or new database does not know of.
 const heldSuffix = ".held"
 
 // idRange is the ids of snapshots behind after, up to last.
@@ -23,7 +23,7 @@ type idRange struct{ after, last uint64 }
 func (i idRange) has(id uint64) bool { return id > i.after && id <= i.last }
 
 // heldPath is the file that an operator removes when no container uses what the database, as it
-// was restored from its copy, does not know of.
+// was restored or has begun anew, does not know of.
 func heldPath(root string) string {
 	return filepath.Join(root, "snapshotter", metadataFile+heldSuffix)
 }

@@ -30,45 +30,45 @@ func sealed(p []byte) []byte {
 	return binary.LittleEndian.AppendUint32(append(p, seal...), sum)
 }
 
-// unsealed returns the database in a copy, and whether that has a checksum. If that is wrong the error matches errDamaged.
-func unsealed(p []byte) (db []byte, summed bool, err error) {
+// unsealed returns the database in a copy, whether that has a checksum, and whether it is right.
+func unsealed(p []byte) (db []byte, summed, right bool) {
 	n := len(p) - len(seal) - 4
 	if n < 0 || string(p[n:n+len(seal)]) != seal {
-		return p, false, nil
+		return p, false, false
 	}
-	if !bytes.Equal(sealed(bytes.Clone(p[:n])), p) {
-		return nil, true, fmt.Errorf("%w: wrong checksum", errDamaged)
-	}
-	return p[:n], true, nil
+	return p[:n], true, bytes.Equal(sealed(bytes.Clone(p[:n])), p)
 }
 
 // copied is a copy of the metadata.
 type copied struct {
-	contents
 	bytes  []byte
 	summed bool // its checksum was seen to be right
+	wrong  bool // it was seen to be wrong: the copy tells nothing of the database, but is better than none
 	made   time.Time
 }
 
-// openCopy reads a copy to its end. The errors are those of checkMetadata.
-func openCopy(path string, wait time.Duration) (*copied, error) {
-	c := &copied{}
+func readCopy(path string) (*copied, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
 	p, err := os.ReadFile(path)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
-	db, summed, err := unsealed(p)
+	db, summed, right := unsealed(p)
+	return &copied{bytes: db, summed: right, wrong: summed && !right, made: info.ModTime()}, nil
+}
+
+// openCopy reads a copy, and that to its end. The errors are those of checkMetadata.
+func openCopy(path string, wait time.Duration) (*copied, error) {
+	if err := checkMetadata(path, wait); err != nil {
+		return &copied{}, err
+	}
+	c, err := readCopy(path)
 	if err != nil {
-		return c, err
+		return &copied{}, err
 	}
-	if c.contents, err = checkMetadata(path, wait); err != nil {
-		return c, err
-	}
-	c.bytes, c.summed, c.made = db, summed, info.ModTime()
 	return c, nil
 }
 

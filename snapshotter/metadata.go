@@ -5,7 +5,6 @@ package snapshotter
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -25,6 +25,7 @@ const (
 	metadataFile = "metadata.db"
 	copySuffix   = ".copy"
 	badSuffix    = ".damaged"
+	maxAside     = 4       // damaged files of a name
 	maxKeys      = 1 << 24 // of a database; more of them are a loop
 )
 
@@ -67,7 +68,7 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	wrong := checkBoth(db, wait)
+	wrong := checkBoth(db, wait, log)
 	switch {
 	case wrong == nil:
 		return nil
@@ -83,21 +84,21 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 	if noCopy != nil && !unreadable(noCopy) {
 		return fmt.Errorf("open %s: %w", db+copySuffix, noCopy)
 	}
-	if err := os.Rename(db, db+badSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	held, aside, err := adopt(db, old.bytes, ids)
+	if err == nil && noCopy != nil && ids > 0 {
+		_, err = setAside(db + copySuffix) // or it would be written over at once
 	}
-	held, err := adopt(db, old.bytes, ids)
 	switch {
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", db, err)
 	case noCopy == nil:
-		log.Error("metadata was damaged and is restored from its copy: snapshots made or removed since are wrong", "path", db,
-			"damaged", db+badSuffix, "copied", old.made, "error", wrong)
+		log.Error("metadata was damaged or gone and is restored from its copy: snapshots made or removed since are wrong", "path", db,
+			"damaged", aside, "copied", old.made, "checksum_wrong", old.wrong, "error", wrong)
 	case ids == 0:
-		log.Warn("metadata was damaged and there are no snapshots: it begins anew", "path", db, "damaged", db+badSuffix, "error", wrong)
+		log.Warn("metadata was damaged and there are no snapshots: it begins anew", "path", db, "damaged", aside, "error", wrong)
 	default:
 		log.Error("metadata was damaged or gone and so was its copy: it begins anew, running containers go on, and containerd has to be rid of all images and containers it has from before",
-			"path", db, "damaged", db+badSuffix, "error", wrong, "copy", noCopy)
+			"path", db, "damaged", aside, "error", wrong, "copy", noCopy)
 	}
 	if held {
 		log.Error("directories of snapshots that are not known any more are kept, as containers may use them: when none does, remove the file", "path", heldPath(root))
@@ -108,40 +109,51 @@ func mendMetadata(root string, wait time.Duration, log *slog.Logger) error {
 // unreadable reports whether err, of checkMetadata, says that there is no database to be had from a file.
 func unreadable(err error) bool { return errors.Is(err, errDamaged) || errors.Is(err, os.ErrNotExist) }
 
-// checkBoth is checkMetadata that notices, too, what only the copy tells: another letter in a label, or
-// that the last transaction is lost. Where the database says what a copy of the same transaction says, but is not
-// the same, that takes its place: a transaction was never finished, or a list of free pages is wrong.
-func checkBoth(db string, wait time.Duration) error {
-	is, err := checkMetadata(db, wait)
+// checkBoth is checkMetadata that notices, too, what only the copy tells: another letter in a label, a wrong
+// list of free pages, or that the last transaction is lost. Where the database is not what its copy of the same
+// transaction is, that takes its place: nothing else is lost with it.
+func checkBoth(db string, wait time.Duration, log *slog.Logger) error {
+	is, err := openDatabase(db, wait, nil)
 	if err != nil {
 		return err
 	}
-	old, err := openCopy(db+copySuffix, wait)
-	switch {
-	case err != nil || !old.summed || old.tx < is.tx:
-		return nil
-	case old.tx > is.tx:
-		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.tx, old.tx)
-	case old.sum != is.sum:
-		return fmt.Errorf("%w: it is not what its copy of the same transaction is", errDamaged)
+	old, err := readCopy(db + copySuffix)
+	if err != nil || !old.summed {
+		return checkMetadata(db, wait)
 	}
-	p, err := os.ReadFile(db)
+	was, err := openDatabase(db+copySuffix, wait, nil)
+	switch {
+	case err != nil || was.tx < is.tx:
+		return checkMetadata(db, wait)
+	case was.tx > is.tx:
+		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.tx, was.tx)
+	}
+	p, err := readAtMost(db, len(old.bytes))
 	roots := 2 * is.pageSize // a copy has two like the newer one
-	if err != nil || len(p) >= len(old.bytes) && bytes.Equal(p[roots:len(old.bytes)], old.bytes[roots:]) {
+	if err != nil || len(p) == len(old.bytes) && bytes.Equal(p[roots:], old.bytes[roots:]) {
 		return err
 	}
-	return writeFile(db, old.bytes)
+	aside, err := setAside(db)
+	if err == nil {
+		err = writeFile(db, old.bytes)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(db))
+	}
+	log.Warn("metadata is not what its copy of the same transaction is, which takes its place", "path", db, "was", aside, "error", err)
+	return err
 }
 
 // adopt makes content, which may be empty, the database at db, which is to give out no id up to last
-// again. It reports whether there are ids that content does not know of, which are held then.
-func adopt(db string, content []byte, last uint64) (held bool, err error) {
+// again. It reports whether there are ids that content does not know of, which are held then, and what has become of
+// the database that was there, if there was one. Up to the end that stays where it is.
+func adopt(db string, content []byte, last uint64) (held bool, aside string, err error) {
 	if err := writeFile(db+".new", content); err != nil {
-		return false, err
+		return false, "", err
 	}
 	d, err := bbolt.Open(db+".new", 0o600, nil)
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	var known uint64
 	err = d.Update(func(tx *bbolt.Tx) error {
@@ -164,12 +176,37 @@ func adopt(db string, content []byte, last uint64) (held bool, err error) {
 		err = hold(db+heldSuffix, idRange{known, last})
 	}
 	if err == nil {
+		aside, err = setAside(db)
+	}
+	if err == nil {
 		err = os.Rename(db+".new", db)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(db))
 	}
-	return held, err
+	return held, aside, err
+}
+
+// setAside gives the file at path, if there is one, another name beside its own, and returns that. Of the files that an
+// operator may want to have a look at, the first maxAside-1 are kept, and the last one.
+func setAside(path string) (string, error) {
+	to := path + badSuffix
+	for n := 1; n < maxAside; n++ {
+		if _, err := os.Lstat(to); err != nil {
+			break
+		}
+		to = fmt.Sprintf("%s%s.%d", path, badSuffix, n)
+	}
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	switch err := os.Link(path, to); {
+	case errors.Is(err, os.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return to, os.Rename(path, to)
+	}
+	return to, nil
 }
 
 // highestID returns the highest id of a snapshot's directory in dir, 0 if there is none.
@@ -187,31 +224,70 @@ func highestID(dir string) (uint64, error) {
 	return highest, nil
 }
 
-// contents tells what is in a database.
-type contents struct {
-	tx       int               // number of the last transaction
-	sum      [sha256.Size]byte // of all keys, values and sequences
+// checkMetadata reads a database to its end. The error matches errDamaged if that is not
+// possible, and os.ErrNotExist if there is none.
+func checkMetadata(path string, wait time.Duration) error {
+	_, err := openDatabase(path, wait, func(tx *bbolt.Tx) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
+		}
+		keys := 0
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b, &keys) })
+	})
+	return err
+}
+
+// database is what a database says of itself.
+type database struct {
+	tx       int // number of the last transaction
 	pageSize int
 }
 
-// checkMetadata reads a database to its end. The error matches errDamaged if that is not
-// possible, and os.ErrNotExist if there is none.
-func checkMetadata(path string, wait time.Duration) (contents, error) {
+// openDatabase opens a database, reads it with a function, and closes it. The errors are those of checkMetadata.
+func openDatabase(path string, wait time.Duration, read func(*bbolt.Tx) error) (database, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return contents{}, err
+		return database{}, err
 	}
 	if info.Size() == 0 {
-		return contents{}, fmt.Errorf("%w: it is empty", errDamaged)
+		return database{}, fmt.Errorf("%w: it is empty", errDamaged)
 	}
-	var is contents
+	var is database
 	done := make(chan error, 1)
-	go func() { done <- readMetadata(path, wait, &is) }() // which may panic, or read what is not there
-	err = <-done
+	go func() { done <- is.read(path, wait, read) }() // which may panic, or read what is not there
+	if err = <-done; errors.Is(err, errDamaged) {
+		if e := readable(path); e != nil { // the disk fails, which may pass
+			return database{}, e
+		}
+	}
 	return is, err
 }
 
-func readMetadata(path string, wait time.Duration, is *contents) (err error) {
+// readAtMost reads a file from its beginning, at most n bytes.
+func readAtMost(path string, n int) (p []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return io.ReadAll(io.LimitReader(f, int64(n)))
+}
+
+// readable reads a file to its end.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
+}
+
+func (is *database) read(path string, wait time.Duration, read func(*bbolt.Tx) error) (err error) {
 	debug.SetPanicOnFault(true) // of this goroutine
 	defer func() {
 		if v := recover(); v != nil {
@@ -220,53 +296,42 @@ func readMetadata(path string, wait time.Duration, is *contents) (err error) {
 	}()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: wait})
 	switch {
+	case err == nil:
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return errOpenElsewhere
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch),
-		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.HasPrefix(err.Error(), "file size too small"):
 		return fmt.Errorf("%w: %w", errDamaged, err)
-	case err != nil && errors.As(err, new(*os.PathError)):
-		return err // the disk's
-	case err != nil:
-		return fmt.Errorf("%w: %w", errDamaged, err)
+	default:
+		return err // of the disk, for want of memory, or another version's: nothing is known to be wrong with it
 	}
-	err = db.View(func(tx *bbolt.Tx) error {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
-		}
-		sum, keys := sha256.New(), 0
-		err = tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-			fmt.Fprintf(sum, "%q ", name)
-			return readBucket(b, sum, &keys)
-		})
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.View(func(tx *bbolt.Tx) error {
 		is.tx, is.pageSize = tx.ID(), db.Info().PageSize
-		sum.Sum(is.sum[:0])
-		return err
+		if read == nil {
+			return nil
+		}
+		return read(tx)
 	})
-	return errors.Join(err, db.Close())
 }
 
-// readBucket reads all of a bucket, whose keys must be in order, to sum.
-func readBucket(b *bbolt.Bucket, sum io.Writer, keys *int) error {
-	fmt.Fprintf(sum, "%d{", b.Sequence())
-	defer fmt.Fprint(sum, "}")
+// readBucket reads all of a bucket, whose keys must be in order.
+func readBucket(b *bbolt.Bucket, keys *int) error {
 	var last []byte
 	return b.ForEach(func(k, v []byte) error {
 		if *keys++; *keys > maxKeys {
 			return fmt.Errorf("%w: more than %d keys", errDamaged, maxKeys)
 		}
+		if len(k) > bbolt.MaxKeySize { // before it is copied
+			return fmt.Errorf("%w: a key of %d bytes", errDamaged, len(k))
+		}
 		if last != nil && bytes.Compare(last, k) >= 0 {
 			return fmt.Errorf("%w: keys out of order", errDamaged)
 		}
 		last = bytes.Clone(k)
-		fmt.Fprintf(sum, "%q:%q ", k, v)
 		if v == nil {
 			if sub := b.Bucket(k); sub != nil {
-				return readBucket(sub, sum, keys)
+				return readBucket(sub, keys)
 			}
 		}
 		return nil

@@ -23,9 +23,9 @@ const (
 	repairMax = time.Minute
 )
 
-// goneTries is how often the registry must say that it does not have a layer's zTOC, which its index lists,
-// before the layer is repaired with another one: two minutes in all.
-const goneTries = 8
+// goneAfter is for how long the registry must say that it does not have a layer's zTOC, which its index lists,
+// before the layer is repaired with another one.
+const goneAfter = 2 * time.Minute
 
 // repairAll has the layers served that could not be restored, from the registry: those
 // who use the mount that was taken over may need them, and will not ask this snapshotter.
@@ -95,8 +95,11 @@ func (s *Snapshotter) repairLocked(ctx context.Context, r *remoteSnapshot) error
 	}
 	same := s.same(r, p)
 	err := s.serve(ctx, p, func(toc []byte) error { return s.reopen(ctx, r, p, toc) })
-	if same && errors.Is(err, errdefs.ErrNotFound) {
-		r.gone++
+	switch fault := ztocFault(err); {
+	case !same || fault == nil || fault.reason != ReasonZTOCFetch || !errors.Is(fault.err, errdefs.ErrNotFound):
+		r.gone = time.Time{}
+	case r.gone.IsZero():
+		r.gone = time.Now()
 	}
 	return err
 }
@@ -106,7 +109,7 @@ func (s *Snapshotter) repairLocked(ctx context.Context, r *remoteSnapshot) error
 // it to another one that is just easier to be had. A layer that is condemned can only have another. It reports
 // whether the layer is to have no other.
 func (s *Snapshotter) same(r *remoteSnapshot, p *preparation) bool {
-	if !r.used.Load() || r.layer == nil || r.gone >= goneTries || s.layers.states.condemned(r.layer.key, p.diffID) {
+	if !r.used.Load() || r.layer == nil || !r.gone.IsZero() && time.Since(r.gone) >= goneAfter || s.layers.states.condemned(r.layer.key, p.diffID) {
 		return false
 	}
 	for _, desc := range p.ztocs {

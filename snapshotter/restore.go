@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -30,7 +31,7 @@ type remoteSnapshot struct {
 
 	mu    sync.Mutex // serialises repairs; guards what follows
 	layer *layer     // nil if it is not known yet which: another daemon made the snapshot
-	gone  int        // repairs for which the registry did not have the zTOC of layer
+	gone  time.Time  // since when the registry says that it does not have the zTOC of layer; zero: it does not
 }
 
 // served returns the snapshot's layer and its digest, nil if it is not known.
@@ -93,7 +94,7 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 	return nil
 }
 
-// unknown returns the layers on disk that the metadata does not know of, if that was restored from its copy:
+// unknown returns the layers on disk that the metadata does not know of, if that was restored or has begun anew:
 // containers may use them. They stay until a start at which nothing is held any more.
 func (s *Snapshotter) unknown() []*layer {
 	if _, held, err := heldIDs(heldPath(s.opts.Root)); !held && err == nil {
