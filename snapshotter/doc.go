@@ -128,7 +128,8 @@
 //     names it, and an operator removes it when no container uses anything from before. What the database itself does not notice, such as
 //     another letter in a label, the copy tells, which has a checksum: where that is of the same transaction, the database is the same,
 //     or the copy takes its place. In a database that was written to in the last ten seconds before it is not noticed. What a damaged
-//     file was is kept beside it, and what fails for want of memory or at the disk is not damaged: the daemon does not start. Who puts a backup of the database in its place removes the copy, too.
+//     file was is kept beside it, and what fails for want of memory or at the disk is not damaged: the daemon does not start. Who puts a backup
+//     of the database in its place removes the copy, too.
 //   - Everything else below the root is checked by digest or CRC32C before use, and what is wrong is fetched again.
 //   - Usage of a lazy snapshot is what its layer takes on disk at the moment, counted with
 //     one of the snapshots that share it, so that their sum, which is what kubelet is told, is right.

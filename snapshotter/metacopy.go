@@ -47,29 +47,26 @@ type copied struct {
 	made   time.Time
 }
 
-func readCopy(path string) (*copied, error) {
+// readCopy reads a copy, whatever the database in it says.
+func readCopy(path string) (copied, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return copied{}, err
 	}
 	p, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return copied{}, err
 	}
 	db, summed, right := unsealed(p)
-	return &copied{bytes: db, summed: right, wrong: summed && !right, made: info.ModTime()}, nil
+	return copied{bytes: db, summed: right, wrong: summed && !right, made: info.ModTime()}, nil
 }
 
-// openCopy reads a copy, and that to its end. The errors are those of checkMetadata.
-func openCopy(path string, wait time.Duration) (*copied, error) {
+// openCopy reads a copy, and the database in it to its end. The errors are those of checkMetadata.
+func openCopy(path string, wait time.Duration) (copied, error) {
 	if err := checkMetadata(path, wait); err != nil {
-		return &copied{}, err
+		return copied{}, err
 	}
-	c, err := readCopy(path)
-	if err != nil {
-		return &copied{}, err
-	}
-	return c, nil
+	return readCopy(path)
 }
 
 // copies keeps a copy of the metadata, for the case that it is damaged.
