@@ -121,8 +121,8 @@
 //     repository that the layer was pulled from. One answer has many spans, which are found to be wrong one
 //     after the other: it counts once.
 //   - The metadata database is copied ten seconds after it changed, when the daemon stops, and when it starts with
-//     an older copy. At the start it is read to its end; if it is damaged, or gone, the copy takes its place, the
-//     log says so, and no id of a snapshot that has a directory is given out again. Without a good copy it
+//     an older copy. At the start its pages are checked to be a tree, as bbolt goes in circles if they are not, and it is
+//     read to its end; if it is damaged, or gone, the copy takes its place, the log says so, and no id of a snapshot that has a directory is given out again. Without a good copy it
 //     begins anew: containers that run go on, while containerd has to be rid of the images it had. What has ids that the database does not
 //     know of is left alone by Cleanup, and every layer on disk is served, as long as there is a file metadata.db.held: the log
 //     names it, and an operator removes it when no container uses anything from before. What the database itself does not notice, such as

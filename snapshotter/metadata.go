@@ -113,7 +113,7 @@ func unreadable(err error) bool { return errors.Is(err, errDamaged) || errors.Is
 // list of free pages, or that the last transaction is lost. Where the database is not what its copy of the same
 // transaction is, that takes its place: nothing else is lost with it.
 func checkBoth(db string, wait time.Duration, log *slog.Logger) error {
-	is, err := openDatabase(db, wait, nil)
+	p, err := readLocked(db, wait)
 	if err != nil {
 		return err
 	}
@@ -121,17 +121,16 @@ func checkBoth(db string, wait time.Duration, log *slog.Logger) error {
 	if err != nil || !old.summed {
 		return checkMetadata(db, wait)
 	}
-	was, err := openDatabase(db+copySuffix, wait, nil)
+	is, was := newestMeta(p), newestMeta(old.bytes)
 	switch {
-	case err != nil || was.tx < is.tx:
+	case is == nil || was == nil || was.lastTransaction < is.lastTransaction:
 		return checkMetadata(db, wait)
-	case was.tx > is.tx:
-		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.tx, was.tx)
+	case was.lastTransaction > is.lastTransaction:
+		return fmt.Errorf("%w: its last transaction is %d, that of its copy %d", errDamaged, is.lastTransaction, was.lastTransaction)
 	}
-	p, err := readAtMost(db, len(old.bytes))
-	roots := 2 * is.pageSize // a copy has two like the newer one
-	if err != nil || len(p) == len(old.bytes) && bytes.Equal(p[roots:], old.bytes[roots:]) {
-		return err
+	roots := 2 * int(was.pageSize) // a copy has two like the newer one
+	if n := len(old.bytes); len(p) >= n && n >= roots && bytes.Equal(p[roots:n], old.bytes[roots:]) {
+		return nil
 	}
 	aside, err := setAside(db)
 	if err == nil {
@@ -227,54 +226,24 @@ func highestID(dir string) (uint64, error) {
 // checkMetadata reads a database to its end. The error matches errDamaged if that is not
 // possible, and os.ErrNotExist if there is none.
 func checkMetadata(path string, wait time.Duration) error {
-	_, err := openDatabase(path, wait, func(tx *bbolt.Tx) error {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
-		}
-		keys := 0
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b, &keys) })
-	})
-	return err
-}
-
-// database is what a database says of itself.
-type database struct {
-	tx       int // number of the last transaction
-	pageSize int
-}
-
-// openDatabase opens a database, reads it with a function, and closes it. The errors are those of checkMetadata.
-func openDatabase(path string, wait time.Duration, read func(*bbolt.Tx) error) (database, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return database{}, err
+	p, err := readLocked(path, wait)
+	switch {
+	case err != nil:
+		return err
+	case len(p) == 0:
+		return fmt.Errorf("%w: it is empty", errDamaged)
 	}
-	if info.Size() == 0 {
-		return database{}, fmt.Errorf("%w: it is empty", errDamaged)
+	if err := checkPages(p); err != nil {
+		return err
 	}
-	var is database
 	done := make(chan error, 1)
-	go func() { done <- is.read(path, wait, read) }() // which may panic, or read what is not there
+	go func() { done <- readDatabase(path, wait) }() // which may panic, or read what is not there
 	if err = <-done; errors.Is(err, errDamaged) {
 		if e := readable(path); e != nil { // the disk fails, which may pass
-			return database{}, e
+			return e
 		}
 	}
-	return is, err
-}
-
-// readAtMost reads a file from its beginning, at most n bytes.
-func readAtMost(path string, n int) (p []byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return io.ReadAll(io.LimitReader(f, int64(n)))
+	return err
 }
 
 // readable reads a file to its end.
@@ -287,7 +256,7 @@ func readable(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-func (is *database) read(path string, wait time.Duration, read func(*bbolt.Tx) error) (err error) {
+func readDatabase(path string, wait time.Duration) (err error) {
 	debug.SetPanicOnFault(true) // of this goroutine
 	defer func() {
 		if v := recover(); v != nil {
@@ -307,11 +276,15 @@ func (is *database) read(path string, wait time.Duration, read func(*bbolt.Tx) e
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	return db.View(func(tx *bbolt.Tx) error {
-		is.tx, is.pageSize = tx.ID(), db.Info().PageSize
-		if read == nil {
-			return nil
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
 		}
-		return read(tx)
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
+		}
+		keys := 0
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b, &keys) })
 	})
 }
 
