@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,22 +28,43 @@ func (s *layers) completed(f *fill, result CompletionResult, wrong error) error 
 	if !ok {
 		return nil
 	}
+	first, err := s.settle(l, f, result, wrong)
+	if first { // the disk may take a second for it: nobody waits, as the layer would only be verified once more
+		s.fills.tasks.run(func(context.Context) { s.saveVerified(l) })
+	}
+	return err
+}
+
+// settle is completed. It reports whether the layer is the first time what its image says, which is not on disk yet.
+func (s *layers) settle(l *layer, f *fill, result CompletionResult, wrong error) (first bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.path == "" || completer(l.data) != f.data {
-		return nil
+		return false, nil
 	}
 	if err := s.mount.Verified(l.key, verdict(result, wrong)); err != nil {
-		return err
+		return false, err
 	}
 	if result == Mismatch {
-		return s.condemn(l, wrong)
+		return false, s.condemn(l, wrong)
 	}
 	if l.state.Verified || result != Verified {
-		return nil
+		return false, nil
 	}
 	l.state.Verified = true
-	return s.states.save(l.state, nil)
+	return true, nil
+}
+
+// saveVerified writes down that a layer is verified.
+func (s *layers) saveVerified(l *layer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.path == "" || !l.state.Verified {
+		return // it is gone
+	}
+	if err := s.states.save(l.state, nil); err != nil {
+		s.fills.log.Warn("note that a layer is verified", "layer", l.state.Layer.String(), "error", err)
+	}
 }
 
 // errUnverifiable is what is said of a layer that cannot be verified for no particular reason.

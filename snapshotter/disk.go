@@ -147,21 +147,24 @@ func fits(dir string) func(h *tar.Header, read int64) error {
 	}
 }
 
-// localData reads what is on disk of a layer.
-type localData struct{ *span.Layer }
+// layerData reads the bytes of a layer with a function.
+type layerData struct {
+	size int64
+	read func(p []byte, off int64) error
+}
 
 // ReadAt implements io.ReaderAt.
-func (d localData) ReadAt(p []byte, off int64) (int, error) {
-	if n := d.Size() - off; n < int64(len(p)) {
+func (d layerData) ReadAt(p []byte, off int64) (int, error) {
+	if n := d.size - off; n < int64(len(p)) {
 		if n <= 0 {
 			return 0, io.EOF
 		}
-		if err := d.ReadLocal(p[:n], off); err != nil {
+		if err := d.read(p[:n], off); err != nil {
 			return 0, err
 		}
 		return int(n), io.EOF
 	}
-	if err := d.ReadLocal(p, off); err != nil {
+	if err := d.read(p, off); err != nil {
 		return 0, err
 	}
 	return len(p), nil

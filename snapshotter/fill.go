@@ -70,6 +70,9 @@ type hurrier interface {
 	Relax()
 }
 
+// early is check while the layer comes, until filled is closed: where there is no error there need be no check.
+type early func(ctx context.Context, filled <-chan struct{}) error
+
 // fills completes lazy layers in the background, a few at a time: one after the other
 // each is local sooner than all of them at once.
 type fills struct {
@@ -100,6 +103,7 @@ type fill struct {
 	apart    bool                            // it is verified, but not complete
 	filled   bool                            // it was complete once
 	check    func(ctx context.Context) error // of all but the diffID; the error matches errTOC if it is wrong
+	early    early                           // or nil
 	mend     func(ctx context.Context) error // fetches it once more, for a disk that lies; the error matches errMismatch if it is wrong again
 	added    time.Time
 	retry    time.Duration // how long the next one waits
@@ -264,8 +268,8 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 		}
 		return Unverifiable, nil
 	}
-	err := s.fillSum(ctx, f)
-	if err == nil {
+	checked, err := s.fillSum(ctx, f)
+	if err == nil && !checked {
 		err = f.check(ctx)
 	}
 	if s.hurried(f) && errors.Is(err, span.ErrUnwritten) {
@@ -284,21 +288,52 @@ func (s *fills) verify(ctx context.Context, f *fill) (CompletionResult, error) {
 	return Failed, err
 }
 
-// fillSum fetches a layer to its end and compares it with its diffID.
-func (s *fills) fillSum(ctx context.Context, f *fill) error {
-	if !f.filled {
-		sum, err := f.data.FillSum(ctx)
-		if err != nil {
-			return err
+// fillSum fetches a layer to its end and compares it with its diffID. It reports whether all else was checked, too.
+func (s *fills) fillSum(ctx context.Context, f *fill) (checked bool, err error) {
+	if f.filled {
+		if err := f.data.Fill(ctx); err != nil {
+			return false, err
 		}
-		f.filled, f.retry = true, max(f.retry, minSumRetry)
-		if digest.NewDigestFromBytes(digest.SHA256, sum[:]) == f.diffID {
-			return nil
-		}
-	} else if err := f.data.Fill(ctx); err != nil {
-		return err
+		return false, s.verifySum(ctx, f)
 	}
-	return s.verifySum(ctx, f)
+	var sum [32]byte
+	checked = f.early.during(ctx, func() bool {
+		sum, err = f.data.FillSum(ctx)
+		return err == nil && digest.NewDigestFromBytes(digest.SHA256, sum[:]) == f.diffID
+	})
+	if err != nil {
+		return false, err
+	}
+	f.filled, f.retry = true, max(f.retry, minSumRetry)
+	if digest.NewDigestFromBytes(digest.SHA256, sum[:]) == f.diffID {
+		return checked, nil
+	}
+	return false, s.verifySum(ctx, f)
+}
+
+// during does the check while fill fetches the layer. It reports whether nothing was found to be wrong, of a layer
+// of which fill says that it is right.
+func (e early) during(ctx context.Context, fill func() bool) bool {
+	if e == nil {
+		fill()
+		return false
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	filled, checked := make(chan struct{}), make(chan error, 1)
+	go func() {
+		checked <- contained(func() error { return e(ctx, filled) })
+	}()
+	right := false
+	defer func() { // also if fill panics
+		if !right {
+			cancel()
+			<-checked
+		}
+	}()
+	right = fill()
+	close(filled)
+	return right && <-checked == nil
 }
 
 // verifySum compares a complete layer with its diffID. Wrong bytes on disk are not the layer's fault

@@ -106,6 +106,93 @@ func TestFills(t *testing.T) {
 	})
 }
 
+// TestEarlyCheck holds when what was checked while a layer came is enough.
+func TestEarlyCheck(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		early  error
+		data   string // what the layer is found to be
+		mended bool
+		check  error
+		result CompletionResult
+		checks int // of the complete layer
+	}{
+		{"right", nil, "x", false, errTOC, Verified, 0},
+		{"wrong, and right in the end", errTOC, "x", false, nil, Verified, 1},
+		{"wrong", errTOC, "x", false, errTOC, Mismatch, 1},
+		{"too late", errInjected, "x", false, nil, Verified, 1},
+		{"of bytes that were wrong", nil, "y", true, nil, Verified, 1},
+		{"of bytes that are wrong", nil, "y", false, nil, Mismatch, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, told, _ := newFills(t, Background{})
+			l := &fakeLayer{func(context.Context) error { return nil }, c.data}
+			began, checks, ended := make(chan struct{}), 0, false
+			l.fill = func(context.Context) error { <-began; return nil }
+			s.add(&fill{
+				diffID: digest.FromString("x"), data: l,
+				early: func(ctx context.Context, filled <-chan struct{}) error {
+					close(began)
+					select {
+					case <-filled:
+					case <-ctx.Done(): // what came is wrong
+					}
+					ended = true
+					return c.early
+				},
+				check: func(context.Context) error {
+					if checks++; !ended {
+						t.Error("two checks at once")
+					}
+					return c.check
+				},
+				mend: func(context.Context) error {
+					if !c.mended {
+						return errMismatch
+					}
+					l.data = "x"
+					return nil
+				},
+			})
+			if got := <-told; got.Result != c.result || checks != c.checks || !ended {
+				t.Errorf("completion %+v after %d checks, want %s after %d", got, checks, c.result, c.checks)
+			}
+		})
+	}
+	t.Run("fetching fails", func(t *testing.T) {
+		s, told, clock := newFills(t, Background{})
+		tries := 0
+		s.add(&fill{
+			diffID: digest.FromString("x"), check: func(context.Context) error { return errTOC },
+			data: &fakeLayer{func(context.Context) error {
+				switch tries++; tries {
+				case 1:
+					return errInjected
+				case 2:
+					panic("injected")
+				}
+				return nil
+			}, "x"},
+			early: func(ctx context.Context, filled <-chan struct{}) error {
+				select {
+				case <-filled:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			},
+		})
+		for _, want := range []CompletionResult{Failed, Failed, Verified} {
+			if got := <-told; got.Result != want {
+				t.Fatalf("completion %+v, want %s", got, want)
+			}
+			if want == Failed {
+				clock <- time.Time{}
+			}
+		}
+	})
+}
+
 // TestFillRetry holds that an error is not the end of a layer, nor in the way of others.
 func TestFillRetry(t *testing.T) {
 	s, told, clock := newFills(t, Background{})

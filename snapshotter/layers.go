@@ -253,6 +253,9 @@ func (s *layers) open(l *layer, st layerState, z *ztoc.Reader) (err error) {
 		key: l.key, layer: st.Layer, diffID: st.DiffID, verified: st.Verified, data: data,
 		guarded: s.policy.GuardPrivileged && !st.Verified,
 		check:   func(ctx context.Context) error { return s.checkTOC(ctx, l.key, data) },
+		early: func(ctx context.Context, filled <-chan struct{}) error {
+			return s.checkEarly(ctx, l.key, data, filled)
+		},
 		through: func(ctx context.Context) error { return s.checkThrough(ctx, l.key, data, st.DiffID) },
 		mend:    func(ctx context.Context) error { return s.mend(ctx, l.key, z.ZInfo(), src, st.DiffID) },
 	})

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 )
 
 // Bounds of what is read back from disk and from the network.
@@ -161,13 +162,17 @@ func (d stateDir) save(s layerState, ztoc []byte) error {
 		}
 	}
 	p, err := s.marshal()
-	for _, file := range []string{stateFile, stateCopy} {
-		if err == nil {
-			err = writeFile(d.path(key, file), p)
-		}
+	if err == nil { // both at once: while layers are fetched, the disk takes long for each
+		var g errgroup.Group
+		g.Go(func() error { return writeFile(d.path(key, stateFile), p) })
+		g.Go(func() error { return writeFile(d.path(key, stateCopy), p) })
+		err = g.Wait()
 	}
 	if err == nil {
-		err = errors.Join(syncDir(filepath.Join(string(d), key)), syncDir(string(d)))
+		var g errgroup.Group
+		g.Go(func() error { return syncDir(filepath.Join(string(d), key)) })
+		g.Go(func() error { return syncDir(string(d)) })
+		err = g.Wait()
 	}
 	if err != nil {
 		return fmt.Errorf("save state of layer %s: %w", s.Layer, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,18 +19,33 @@ import (
 // The error matches errTOC if the TOC is not the tar's, and one
 // of ztoc's if the tar, whose zTOC may be another indexer's, is not one that this package reads.
 func (s *layers) checkTOC(ctx context.Context, key string, data *span.Layer) error {
-	z, err := s.toc(key)
+	z, err := s.toc(key, math.MaxInt)
 	if err != nil {
 		return err
 	}
-	return compareTOC(ctx, z, io.NewSectionReader(localData{data}, 0, data.Size()))
+	return compareTOC(ctx, z, io.NewSectionReader(layerData{data.Size(), data.ReadLocal}, 0, data.Size()))
+}
+
+// maxEarlyTOC is the size in bytes of the largest zTOC that is kept open while its layer comes.
+const maxEarlyTOC = 8 << 20
+
+var errLarge = errors.New("zTOC is too large to be kept open")
+
+// checkEarly is checkTOC of a layer that is on its way, until filled is closed. No error is final, but that there is none.
+func (s *layers) checkEarly(ctx context.Context, key string, data *span.Layer, filled <-chan struct{}) error {
+	z, err := s.toc(key, maxEarlyTOC)
+	if err != nil {
+		return err
+	}
+	read := func(p []byte, off int64) error { return data.ReadArriving(ctx, p, off, filled) }
+	return compareTOC(ctx, z, io.NewSectionReader(layerData{data.Size(), read}, 0, data.Size()))
 }
 
 // checkThrough holds the layer key to its diffID, and the TOC that it is served with to its tar, as it comes from
 // the registry: nothing of it has to be on disk, or gets there. The error matches errMismatch if one is wrong, which
 // is not the disk's fault then. It is a verdict on what will come later, too: each span is held to its digest.
 func (s *layers) checkThrough(ctx context.Context, key string, data *span.Layer, diffID digest.Digest) error {
-	z, err := s.toc(key)
+	z, err := s.toc(key, math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -55,11 +71,14 @@ func (s *layers) checkThrough(ctx context.Context, key string, data *span.Layer,
 	return wrong
 }
 
-// toc returns the zTOC that the layer key is served with.
-func (s *layers) toc(key string) (*ztoc.Reader, error) {
+// toc returns the zTOC that the layer key is served with, if that has at most so many bytes: else the error is errLarge.
+func (s *layers) toc(key string, most int) (*ztoc.Reader, error) {
 	_, toc, err := s.states.load(key)
 	if err != nil {
 		return nil, err
+	}
+	if len(toc) > most {
+		return nil, errLarge
 	}
 	z, err := ztoc.Open(toc)
 	if err != nil {

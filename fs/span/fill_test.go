@@ -109,6 +109,50 @@ func TestSum(t *testing.T) {
 	}
 }
 
+// TestReadArriving reads a layer while it comes, and one that does not.
+func TestReadArriving(t *testing.T) {
+	d := gzipLayer(t, 32<<10)
+	l := mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, d.source())
+	filled := make(chan struct{})
+	read := make(chan error, 1)
+	got := make([]byte, len(d.plain))
+	go func() {
+		read <- func() error {
+			for off := 0; off < len(got); off += 10_000 {
+				if err := l.ReadArriving(t.Context(), got[off:min(off+10_000, len(got))], int64(off), filled); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	must(t, l.Fill(t.Context()))
+	close(filled)
+	if err := <-read; err != nil || !bytes.Equal(got, d.plain) {
+		t.Errorf("read while it came: %v, the same bytes: %t", err, bytes.Equal(got, d.plain))
+	}
+	must(t, l.Close())
+
+	l = mustLayer(t, mustOpen(t, t.TempDir(), Options{Quiet: now}), d, d.source())
+	p := make([]byte, 10)
+	if err := l.ReadArriving(t.Context(), p, 0, filled); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("it does not come any more: %v", err)
+	}
+	if err := l.ReadArriving(t.Context(), p, l.Size(), nil); !errors.Is(err, ErrRange) {
+		t.Errorf("behind its end: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.ReadArriving(ctx, p, 0, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	go func() { read <- l.ReadArriving(t.Context(), p, 0, nil) }()
+	must(t, l.Close())
+	if err := <-read; !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
 // TestFillSumFails has spans that are wrong, and nobody who waits any more.
 func TestFillSumFails(t *testing.T) {
 	d := gzipLayer(t, 16<<10)

@@ -144,6 +144,24 @@ func (l *Layer) arrived(ctx context.Context, off, n int64, filled <-chan struct{
 	}
 }
 
+// ReadArriving is ReadLocal that waits for bytes which are not there yet, until filled is closed or ctx ends: for
+// those who look at a layer while FillSum, or another, brings it.
+func (l *Layer) ReadArriving(ctx context.Context, p []byte, off int64, filled <-chan struct{}) error {
+	err := l.ReadLocal(p, off)
+	if !errors.Is(err, ErrIncomplete) {
+		return err
+	}
+	ctx, done, err := l.work(ctx)
+	if err == nil {
+		defer done()
+		if l.arrived(ctx, off, int64(len(p)), filled) {
+			return l.ReadLocal(p, off)
+		}
+		err = cmp.Or(context.Cause(ctx), ErrIncomplete)
+	}
+	return fmt.Errorf("read [%d,+%d) of %s: %w", off, len(p), l.key, err)
+}
+
 // grown tells that there are more spans on disk. The zero grown is ready to use.
 type grown struct {
 	mu   sync.Mutex
