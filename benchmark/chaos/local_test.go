@@ -57,7 +57,7 @@ func TestLook(t *testing.T) {
 	if has("x/first") || !has("x/in no lazy layer") {
 		t.Error("before anything was read: the wrong files are there")
 	}
-	store, err := span.Open(filepath.Join(d.root, "soci/spans"), span.Options{})
+	store, err := span.Open(filepath.Join(d.root, "soci/spans"), span.Options{Around: -1}) // what lies around is the other file
 	must(err)
 	l, err := store.Layer(key, z.ZInfo, inMemory(layer))
 	must(err)
