@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +41,7 @@ func newEvictable(t *testing.T, opts Options, uses map[string]Use) *evictable {
 	opts.Quiet = now
 	opts.Uses = func() map[string]Use { return e.uses }
 	e.s = mustOpen(t, t.TempDir(), opts)
-	for i, key := range slices.Sorted(mapKeys(uses)) {
+	for _, key := range slices.Sorted(mapKeys(uses)) {
 		e.src[key] = e.data.source()
 		l, err := e.s.Layer(key, e.data.zi, e.src[key])
 		must(t, err)
@@ -51,17 +52,25 @@ func newEvictable(t *testing.T, opts Options, uses map[string]Use) *evictable {
 		must(t, l.Prefetch(t.Context(), []ztoc.Range{{Len: n * evictSpan}}))
 		mustRead(t, l, e.data, 0, 10)
 		settled(t, l)
-		l.used.Store(uint32(i + 1)) // in the order of their names
-		for j := range l.ages {
-			l.ages[j].Store(uint32(8 - j)) // the last one first
-		}
 		l.answered.Store(0)
 		e.layers[key] = l
+		e.read(0)
 	}
 	return e
 }
 
-func mapKeys(m map[string]Use) func(func(string) bool) {
+// read has the layers been read at some second and soon after: in the order of their names, the last span first.
+func (e *evictable) read(second uint32) {
+	for i, key := range slices.Sorted(mapKeys(e.layers)) {
+		l := e.layers[key]
+		l.used.Store(second + uint32(i+1))
+		for j := range l.ages {
+			l.ages[j].Store(second + uint32(8-j))
+		}
+	}
+}
+
+func mapKeys[V any](m map[string]V) func(func(string) bool) {
 	return func(yield func(string) bool) {
 		for k := range m {
 			if !yield(k) {
@@ -190,7 +199,7 @@ func TestEvictSpares(t *testing.T) {
 		e.want(map[string]string{"b-used": "", "c-unused": "01234567", "cc-used": "0123456"})
 	})
 	t.Run("soft", func(t *testing.T) {
-		e := newEvictable(t, Options{}, uses)
+		e := newEvictable(t, Options{age: 800 * time.Second}, uses)
 		age := func(spans, layers uint32) {
 			for _, l := range e.layers {
 				l.used.Store(layers)
@@ -204,8 +213,6 @@ func TestEvictSpares(t *testing.T) {
 		if n := e.s.evict(t.Context(), 1<<30, false); n != 0 {
 			t.Errorf("evicted %d bytes of what was just read", n)
 		}
-		// As if the store had been open for long.
-		e.s.calm.base = e.s.calm.base.Add(-800 * 1e9)
 		age(1, 700)
 		if n := e.s.evict(t.Context(), 1<<30, false); n != 11*evictSpan {
 			t.Errorf("evicted %d spans", n/evictSpan)
@@ -221,8 +228,9 @@ func TestReserve(t *testing.T) {
 	var mu sync.Mutex
 	free := int64(disk / 2)
 	room := newTold()
-	e := newEvictable(t, Options{Reserve: func(size int64) int64 { return size / 5 }, OnRoom: room.tell},
+	e := newEvictable(t, Options{age: 120 * time.Second, Reserve: func(size int64) int64 { return size / 5 }, OnRoom: room.tell},
 		map[string]Use{"a-unused": Unused, "b-used": InUse})
+	e.read(120)
 	e.s.room.mu.Lock()
 	e.s.room.free = func() (int64, int64, error) { mu.Lock(); defer mu.Unlock(); return free, disk, nil }
 	e.s.room.mu.Unlock()
@@ -237,7 +245,7 @@ func TestReserve(t *testing.T) {
 	if got := e.present(); got["a-unused"] != "012345" {
 		t.Errorf("on disk are %v", got) // it was read a moment ago
 	}
-	e.s.calm.base = e.s.calm.base.Add(-120 * 1e9)
+	e.read(0)
 	n := e.src["b-used"].requests()
 	res := make(chan error)
 	go func() { res <- e.layers["b-used"].Fill(t.Context()) }()

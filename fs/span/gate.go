@@ -153,8 +153,8 @@ const (
 	opening = 250 * time.Millisecond
 )
 
-func newCalm(quiet time.Duration) *calm {
-	c := &calm{quiet: quiet, base: time.Now(), moved: make(chan struct{})}
+func newCalm(quiet, age time.Duration) *calm {
+	c := &calm{quiet: quiet, base: time.Now().Add(-age), moved: make(chan struct{})}
 	c.note()
 	return c
 }

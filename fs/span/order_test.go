@@ -235,7 +235,7 @@ func TestAbsorb(t *testing.T) {
 
 // TestCalmIsLeft has what waits for calm become urgent just when it begins to wait.
 func TestCalmIsLeft(t *testing.T) {
-	c := newCalm(time.Hour)
+	c := newCalm(time.Hour, 0)
 	c.enter()
 	var u urgency
 	u.c.Store(uint32(background))
@@ -250,7 +250,7 @@ func TestCalmIsLeft(t *testing.T) {
 
 // TestCalmReads holds the background back while somebody reads, but not for ever.
 func TestCalmReads(t *testing.T) {
-	c := newCalm(time.Hour)
+	c := newCalm(time.Hour, 0)
 	c.note()
 	if left := c.left(); left <= 0 || left > maxHeld || c.held.IsZero() {
 		t.Errorf("%v left at once, held since %v", left, c.held)
@@ -307,7 +307,7 @@ func TestUrgencyEnds(t *testing.T) {
 
 // TestOpening opens layers, before and after somebody reads.
 func TestOpening(t *testing.T) {
-	c := newCalm(time.Hour)
+	c := newCalm(time.Hour, 0)
 	left := func() time.Duration {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -184,6 +184,8 @@ type Options struct {
 	Reserve  func(size int64) int64      // bytes to be left free on a disk of size bytes; nil means none
 	Uses     func() map[string]Use       // what layers are to whoever opened them, by key; nil, or nil returned, means that all are InUse
 	OnRoom   func(state Room, why error) // told when it changes whether there is room on disk, from one goroutine at a time; nil means nobody
+
+	age time.Duration // how long the store is taken to have been open, by tests
 }
 
 func (o *Options) setDefaults() {
@@ -256,7 +258,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts:     opts,
 		slots:    gate{share: slotShares(int64(opts.Requests))},
 		memory:   gate{share: shares(opts.MaxMemory, opts.MaxMemory/4)},
-		calm:     newCalm(opts.Quiet),
+		calm:     newCalm(opts.Quiet, opts.age),
 		decoders: decoders{limit: opts.Decoders, spare: opts.Spare},
 		layers:   make(map[string]*Layer),
 		open:     make(map[*Layer]struct{}),
